@@ -1,0 +1,139 @@
+"""Between the driver's plain Python and its messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from softflow_msgs.msg import ActionChunk, ChunkResult, HandDescription, HandState, ObjectState
+from softflow_node.messages import NANOSECONDS, floats32, floats64, from_stamp, numpy32, to_stamp
+
+from hand_driver.device import Description, FloatArray, Reading
+from hand_driver.playback import Chunk, Playing
+from hand_driver.safety import Refusal
+
+BASE_FRAME = "hand_base"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where an episode stands after a control step."""
+
+    episode_id: str
+    seed: int
+    step: int
+    stamp: int
+    """[ns] robot clock"""
+    applied: FloatArray
+    command: FloatArray
+    """[rad] (J,)"""
+    starved: bool
+
+
+def to_description(description: Description, calibration_hash: str, stamp: int) -> HandDescription:
+    message = HandDescription(
+        hand=description.hand,
+        backend=description.backend,
+        joint_names=list(description.joint_names),
+        lower=floats64(description.lower),
+        upper=floats64(description.upper),
+        max_velocity=floats64(description.max_velocity),
+        action_names=list(description.action_names),
+        control_rate=description.control_rate,
+        calibration_hash=calibration_hash,
+    )
+    message.header.stamp = to_stamp(stamp)
+    message.header.frame_id = BASE_FRAME
+    return message
+
+
+def to_hand_state(step: Step, reading: Reading, chunk_id: int, steps_left: int) -> HandState:
+    message = HandState(
+        episode_id=step.episode_id,
+        seed=step.seed,
+        step=step.step,
+        position=floats32(reading.position),
+        velocity=floats32(reading.velocity),
+        current=floats32(reading.current),
+        valid=reading.valid.tolist(),
+        applied_action=floats32(step.applied),
+        command=floats32(step.command),
+        chunk_id=chunk_id,
+        steps_left=steps_left,
+        starved=step.starved,
+    )
+    message.header.stamp = to_stamp(step.stamp)
+    message.header.frame_id = BASE_FRAME
+    return message
+
+
+def to_object_state(step: Step, reading: Reading) -> ObjectState | None:
+    obj = reading.object
+    if obj is None:
+        return None
+    message = ObjectState(
+        episode_id=step.episode_id, step=step.step, object_name=obj.name, source="simulation", valid=True
+    )
+    message.header.stamp = to_stamp(step.stamp)
+    message.header.frame_id = BASE_FRAME
+    pose, twist = message.pose, message.twist
+    pose.position.x, pose.position.y, pose.position.z = obj.position.tolist()
+    q = pose.orientation
+    q.x, q.y, q.z, q.w = obj.quaternion.tolist()
+    twist.linear.x, twist.linear.y, twist.linear.z = obj.linear.tolist()
+    twist.angular.x, twist.angular.y, twist.angular.z = obj.angular.tolist()
+    return message
+
+
+def from_chunk(message: ActionChunk) -> Chunk:
+    """Raises Refusal when the sizes contradict each other."""
+    count, shape = len(message.actions), (message.horizon, message.action_dim)
+    if count != shape[0] * shape[1] or count == 0:
+        raise Refusal(f"actions has {count} values, horizon*action_dim is {shape[0]}*{shape[1]}")
+    return Chunk(
+        episode_id=message.episode_id,
+        chunk_id=message.chunk_id,
+        obs_id=message.obs_id,
+        obs_step=message.obs_step,
+        policy_version=message.policy_version,
+        policy_sha256=message.policy_sha256,
+        log_prob=message.log_prob,
+        dt=message.dt,
+        actions=numpy32(message.actions).astype(np.float64).reshape(shape),
+        execute_steps=message.execute_steps,
+        expiry=from_stamp(message.expiry) / NANOSECONDS,
+    )
+
+
+def to_result(playing: Playing, reason: int, stamp: int, detail: str = "") -> ChunkResult:
+    chunk, applied = playing.chunk, np.array(playing.applied)
+    message = ChunkResult(
+        episode_id=chunk.episode_id,
+        chunk_id=chunk.chunk_id,
+        obs_id=chunk.obs_id,
+        start_step=playing.start_step,
+        executed_steps=len(playing.applied),
+        action_dim=chunk.actions.shape[1],
+        applied=floats32(applied),
+        modified=playing.modified,
+        policy_version=chunk.policy_version,
+        log_prob=float("nan") if playing.modified else chunk.log_prob,
+        reason=reason,
+        detail=detail,
+    )
+    message.header.stamp = to_stamp(stamp)
+    return message
+
+
+def to_refusal(message: ActionChunk, error: Refusal, stamp: int) -> ChunkResult:
+    result = ChunkResult(
+        episode_id=message.episode_id,
+        chunk_id=message.chunk_id,
+        obs_id=message.obs_id,
+        policy_version=message.policy_version,
+        log_prob=float("nan"),
+        reason=ChunkResult.REFUSED,
+        detail=str(error),
+    )
+    result.header.stamp = to_stamp(stamp)
+    return result

@@ -1,0 +1,43 @@
+"""Checks between an action and the motors. Pure; every check names field, value and bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hand_driver.device import Description, FloatArray
+
+
+class Refusal(ValueError):
+    """A chunk or a command that is not accepted; the state in force stays."""
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """Result of a clamp: the value to use, and how many entries were changed."""
+
+    value: FloatArray
+    changed: int
+
+
+def check_finite(name: str, values: FloatArray) -> None:
+    """Raise Refusal naming the first entry that is NaN or infinite."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        index = int(np.flatnonzero(~finite)[0])
+        raise Refusal(f"{name}[{index}] is {values.flat[index]}, must be finite")
+
+
+def clamp_action(action: FloatArray) -> Clamped:
+    """Clamp an action (A,) to [-1, 1]."""
+    value = np.clip(action, -1.0, 1.0)
+    return Clamped(value, int(np.count_nonzero(value != action)))
+
+
+def clamp_targets(targets: FloatArray, description: Description, previous: FloatArray, period: float) -> Clamped:
+    """Clamp joint targets (J,) [rad] to the limits and to the speed limit over `period` [s]."""
+    step = description.max_velocity * period
+    value = np.clip(targets, previous - step, previous + step)
+    value = np.clip(value, description.lower, description.upper)
+    return Clamped(value, int(np.count_nonzero(value != targets)))

@@ -1,0 +1,1 @@
+"""The learner: replay, losses, agent, the four stages and checkpoints. Runs on any machine."""

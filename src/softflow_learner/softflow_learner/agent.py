@@ -1,0 +1,155 @@
+"""The agent: act and learn, in the order of METHOD.md's four stages. Each update returns its scalars."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from softflow_policy.policy import ChunkPolicy
+from softflow_policy.spec import PolicySpec
+from torch import Tensor, nn
+
+from softflow_learner import losses
+from softflow_learner.config import Config
+from softflow_learner.replay import Batch
+
+Scalars = dict[str, float]
+
+
+class TrainingDivergedError(RuntimeError):
+    """Too many updates in a row had a loss or gradient that is not finite. The last checkpoint is good."""
+
+
+class Agent:
+    """Networks, optimizers and counters. Reproducible: chance comes only from `torch_rng` and `numpy_rng`."""
+
+    def __init__(self, spec: PolicySpec, config: Config) -> None:
+        self.spec, self.config = spec, config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.policy = ChunkPolicy(spec)
+        self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)
+        self.actor_optimizer = self._adam(self.policy.flow)
+        self.critic_optimizer = self._adam(self.policy.critic)
+        self.torch_rng = torch.Generator().manual_seed(config.seed)
+        self.numpy_rng = np.random.default_rng(config.seed)
+        self.gradient_step = 0
+        self.skipped = 0
+        self.consecutive_skips = 0
+        self.beta_scale = 1.0
+
+    def _adam(self, module: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, fused=True)
+
+    def fit_normalizer(self, states: np.ndarray) -> None:
+        """Once, before imitation, from the demonstrations' states (N, S)."""
+        self.policy.normalizer.fit(torch.from_numpy(states))
+
+    # -- Stage 1
+
+    def imitation_update(self, batch: Batch) -> Scalars:
+        """L = -E[log pi(x + sigma * eps | s)] / D."""
+        nll = self._data_nll(self.policy.normalizer(batch.states), batch.actions)
+        norm = self._step(self.actor_optimizer, nll)
+        return {"nll": nll.item(), "actor_gradient": norm}
+
+    # -- Stage 2
+
+    def critic_update(self, batch: Batch) -> Scalars:
+        """Q_j towards y = R + gamma^m (1 - terminated) * agg_j Qbar_j(s_{t+m}, x'), x' ~ pi."""
+        normalise = self.policy.normalizer
+        with torch.no_grad():
+            next_values = self.next_values(normalise(batch.next_states))
+            target = losses.td_target(batch.returns, batch.discounts, next_values)
+        loss = losses.td_loss(self.policy.critic(normalise(batch.states), batch.actions), target)
+        norm = self._step(self.critic_optimizer, loss)
+        if np.isfinite(norm):
+            self._follow()
+        return {"td_loss": loss.item(), "target": target.mean().item(), "critic_gradient": norm}
+
+    def next_values(self, states: Tensor) -> Tensor:
+        """agg_j Qbar_j(s, x') with x' ~ pi, clipped; normalised states (B, S) -> (B,)."""
+        chunks, _ = self.policy.flow.sample(states, self._noise(len(states)))
+        return losses.aggregate(self.target_critic(states, chunks.clamp(-1.0, 1.0)), self.config.aggregate)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        torch._foreach_lerp_(
+            list(self.target_critic.parameters()), list(self.policy.critic.parameters()), self.config.target_tau
+        )
+
+    # -- Stages 3 and 4
+
+    def actor_update(self, batch: Batch) -> Scalars:
+        """-lambda * E[Q] + beta * NLL / D + kappa * E[relu(|x| - 1)^2], through the flow."""
+        states = self.policy.normalizer(batch.states)
+        nll = self._data_nll(states, batch.actions)
+        chunks, log_prob = self.policy.flow.sample(states, self._noise(len(states)))
+        # (ours) The mean over members, not the minimum: a smoother slope to climb.
+        values = self.policy.critic(states, losses.clip_straight_through(chunks)).mean(0)
+        excess = losses.out_of_box(chunks)
+        beta = self.config.beta * self.beta_scale
+        loss = losses.policy_loss(values, nll, excess, beta=beta, kappa=self.config.kappa)
+        norm = self._step(self.actor_optimizer, loss)
+        return {
+            "actor_loss": loss.item(),
+            "q": values.mean().item(),
+            "nll": nll.item(),
+            "entropy": -log_prob.mean().item() / self.spec.chunk_dim,
+            "out_of_box": excess.item(),
+            "actor_gradient": norm,
+        }
+
+    @torch.no_grad()
+    def values(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """agg_j Q_j of states (B, S) and chunks (B, h, A) -> (B,)."""
+        normalised = self.policy.normalizer(torch.from_numpy(states))
+        values = self.policy.critic(normalised, torch.from_numpy(actions))
+        return losses.aggregate(values, self.config.aggregate).numpy()
+
+    # -- Shared
+
+    def _data_nll(self, states: Tensor, chunks: Tensor) -> Tensor:
+        """NLL per dimension of data chunks with noise."""
+        noisy = losses.perturb(chunks, self.config.imitation_sigma, self.torch_rng)
+        return losses.nll_per_dim(self.policy.flow.log_prob(noisy, states), self.spec.chunk_dim)
+
+    def _noise(self, batch: int) -> Tensor:
+        return torch.randn(batch, self.spec.horizon, self.spec.action_dim, generator=self.torch_rng)
+
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
+        """One guarded step on the optimizer's parameters only. Returns the gradient's norm, NaN if skipped.
+
+        Raises:
+            TrainingDivergedError: more than `max_consecutive_skips` in a row.
+        """
+        norm = float("nan")
+        if torch.isfinite(loss):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = self._gradients(parameters, loss)
+        if not np.isfinite(norm):
+            self._count_skip(loss)
+            return float("nan")
+        optimizer.step()
+        self.consecutive_skips = 0
+        self.gradient_step += 1
+        return norm
+
+    def _gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
+        """Write the clipped gradients into `.grad`; returns their norm before the clip."""
+        parameters = list(parameters)
+        # Not backward(): that would also compute the gradients of the critic in an actor update.
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        return float(nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip))
+
+    def _count_skip(self, loss: Tensor) -> None:
+        self.skipped += 1
+        self.consecutive_skips += 1
+        if self.consecutive_skips > self.config.max_consecutive_skips:
+            raise TrainingDivergedError(
+                f"{self.consecutive_skips} updates in a row were not finite (last loss {loss.item()}), "
+                f"max_consecutive_skips is {self.config.max_consecutive_skips}"
+            )

@@ -1,0 +1,82 @@
+"""The learner's settings. `config/` mirrors these names; an unknown one is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from softflow_node.parameters import ParameterError, bounded
+from softflow_policy.validated import Validated
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Validated):
+    """Every number the four stages use; sizes of networks are in `PolicySpec`."""
+
+    # -- All stages
+    seed: int = bounded(0, low=0, high=2**31 - 1)
+    # 256 windows fill the matrix units of one core; twice as many take twice as long.
+    batch_size: int = bounded(256, low=1, high=65536, unit="windows")
+    # Adam's usual step; networks with LayerNorm bear it.
+    learning_rate: float = bounded(3e-4, low=1e-7, high=1e-1)
+    # Norm; a batch with a drop in it has rare, large TD errors.
+    gradient_clip: float = bounded(1.0, low=1e-3, high=1e6)
+    # So many steps in a row without a finite loss and gradient: the run stops, the last checkpoint is good.
+    max_consecutive_skips: int = bounded(20, low=1, high=10**6, unit="updates")
+
+    # -- Stage 1, imitation
+    imitation_updates: int = bounded(3000, low=0, high=10**8, unit="updates")
+    # Noise on the data chunks. Smaller than METHOD.md's 0.05: the teacher's closure acts within a few hundredths.
+    imitation_sigma: float = bounded(0.02, low=0.0, high=1.0, unit="of the action range's half")
+
+    # -- Stage 2, critic warm-up
+    # 0.99 at 20 Hz looks 5 s ahead: two twists of the cube.
+    gamma: float = bounded(0.99, low=0.0, high=1.0, unit="1/step")
+    # How the critics' values make one: min is pessimistic about chunks that the data lack.
+    aggregate: str = bounded("min", choices=("min", "mean"))
+    # The target network follows in 1 / tau updates.
+    target_tau: float = bounded(0.01, low=1e-5, high=1.0, unit="1/update")
+    warmup_min_updates: int = bounded(500, low=0, high=10**8, unit="updates")
+    warmup_max_updates: int = bounded(1500, low=0, high=10**8, unit="updates")
+    # The gate is looked at this often.
+    warmup_check_every: int = bounded(250, low=1, high=10**6, unit="updates")
+    # Plateau: the mean TD loss since the last look is within this share of the one before.
+    warmup_plateau: float = bounded(0.15, low=0.0, high=1.0)
+    # Spearman's correlation between Q and the return on held-out episodes that opens the gate.
+    warmup_rank_correlation: float = bounded(0.3, low=-1.0, high=1.0)
+
+    # -- Stage 3, offline RL
+    offline_updates: int = bounded(1000, low=0, high=10**8, unit="updates")
+    # Weight of the likelihood per dimension against a Q normalised to 1.
+    beta: float = bounded(0.8, low=0.0, high=1e4)
+    # Weight of E[sum over the chunk of relu(|x| - 1)^2]: keeps samples within reach of the straight-through clip.
+    kappa: float = bounded(1.0, low=0.0, high=1e4)
+
+    # -- Stage 4, online RL
+    # Critic updates per chunk of experience (h steps).
+    update_to_data: float = bounded(1.25, low=0.0, high=100.0, unit="updates/chunk")
+    # An actor update each so many critic updates.
+    actor_every: int = bounded(2, low=1, high=1000, unit="updates")
+    # Share of each batch from demonstrations.
+    offline_fraction: float = bounded(0.25, low=0.0, high=1.0)
+    # Below this, online windows are too few and alike to be half of a batch.
+    online_min_steps: int = bounded(500, low=1, high=10**8, unit="steps")
+    # Critic-only at first, while the online data are new to it.
+    online_critic_only_steps: int = bounded(1000, low=0, high=10**8, unit="steps")
+    # beta falls linearly to this share of itself ...
+    beta_final: float = bounded(1.0, low=0.0, high=1.0)
+    # ... within so many online steps.
+    beta_anneal_steps: int = bounded(50000, low=1, high=10**9, unit="steps")
+
+    # -- Replay
+    # 14 h at 20 Hz; 0.4 GB with a state of 34 numbers.
+    replay_capacity: int = bounded(1_000_000, low=100, high=10**9, unit="steps")
+    # Every so manieth demonstration is kept from training for the gate; 0 = none.
+    holdout_every: int = bounded(10, low=0, high=10**6, unit="episodes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_min_updates > self.warmup_max_updates:
+            raise ParameterError(
+                f"Config: parameter 'warmup_min_updates' is {self.warmup_min_updates}, "
+                f"must be at most warmup_max_updates = {self.warmup_max_updates}"
+            )

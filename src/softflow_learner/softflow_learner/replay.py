@@ -1,0 +1,207 @@
+"""The experience: steps of episodes, sampled as h-step windows that may start at any step.
+
+A step knows the place of the step after it, so the segments of several robots' episodes may arrive interleaved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softflow_learner.segments import EpisodeBook, OpenEpisode, Segment
+from softflow_learner.storage import NO_NEXT, Storage
+
+ONLINE_SOURCE = "policy"
+"""Steps of any other source (teacher, teleop) are demonstrations."""
+OFFLINE, ONLINE, HELD_OUT = 0, 1, 2
+PARTITIONS = ("offline", "online", "held_out")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of m = min(h, steps to the episode's end) steps. Actions past the end repeat the last one."""
+
+    states: Tensor
+    """s_t, (B, S)."""
+    actions: Tensor
+    """x, (B, h, A), as applied."""
+    returns: Tensor
+    """sum_{i<m} gamma^i r_{t+i}, (B,)."""
+    discounts: Tensor
+    """gamma^m (1 - terminated), (B,): a time-out bootstraps, a termination does not."""
+    next_states: Tensor
+    """s_{t+m}, (B, S)."""
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @staticmethod
+    def cat(first: Batch, second: Batch) -> Batch:
+        names = [f.name for f in dataclasses.fields(Batch)]
+        return Batch(**{n: torch.cat([getattr(first, n), getattr(second, n)]) for n in names})
+
+
+class Replay:
+    """Steps in flat arrays; three partitions: offline (demonstrations), online, held out."""
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        horizon: int,
+        gamma: float,
+        *,
+        capacity: int = 1_000_000,
+        holdout_every: int = 0,
+    ) -> None:
+        """`horizon` h [steps], `gamma` [1/step], `capacity` [steps]: beyond it the oldest online episodes go.
+
+        Every `holdout_every`-th demonstration goes to the held-out partition, 0 = none.
+        """
+        self.horizon, self.gamma, self.holdout_every = horizon, gamma, holdout_every
+        self._weights = gamma ** np.arange(horizon + 1, dtype=np.float64)
+        self._storage = Storage(state_dim, action_dim, capacity)
+        self._book = EpisodeBook()
+        self._demonstrations = 0
+
+    # -- Writing
+
+    def add_episode_segment(
+        self,
+        states: NDArray[Any],
+        actions: NDArray[Any],
+        rewards: NDArray[Any],
+        *,
+        terminated: bool,
+        truncated: bool,
+        source: str,
+        episode_id: str,
+        final: bool | None = None,
+        start_step: int | None = None,
+    ) -> int:
+        """Append n consecutive transitions of an episode; returns n.
+
+        Args:
+            states: (n+1, S), the first one equal to the last one of the episode's previous segment.
+            actions: (n, A) in [-1, 1], as applied.
+            rewards: (n,).
+            terminated: the last step ended the episode for good.
+            truncated: the last step was cut off, e.g. by the time limit.
+            source: "policy" (online) or anything else (demonstration).
+            episode_id: segments with the same one belong together.
+            final: the episode ends here; default: terminated or truncated. Final and neither = truncated.
+            start_step: of the segment within the episode, checked if given.
+
+        Raises:
+            SegmentError: wrong shape or number, out of order, of a finished episode. Nothing is stored then.
+        """
+        ends = bool(terminated or truncated) if final is None else bool(final)
+        segment = Segment.checked(
+            states, actions, rewards, terminated=terminated, final=ends, sizes=self._storage.sizes
+        )
+        episode = self._book.accept(episode_id, segment, start_step)
+        if episode.partition < 0:
+            episode.partition = self._partition(source)
+        self._make_room(segment.steps)
+        partition = episode.partition if episode.partition == HELD_OUT else self._online(source)
+        last = self._storage.append(segment, partition, episode.last)
+        self._book.advance(episode_id, episode, segment, last)
+        self._release(episode, segment)
+        return segment.steps
+
+    @staticmethod
+    def _online(source: str) -> int:
+        return ONLINE if source == ONLINE_SOURCE else OFFLINE
+
+    def _partition(self, source: str) -> int:
+        """Of a new episode."""
+        if self._online(source) == ONLINE:
+            return ONLINE
+        self._demonstrations += 1
+        held = self.holdout_every > 0 and self._demonstrations % self.holdout_every == 0
+        return HELD_OUT if held else OFFLINE
+
+    def _make_room(self, steps: int) -> None:
+        """Forget the oldest online episodes when the capacity is reached."""
+        moved = self._storage.make_room(steps, ONLINE, self._book.open_heads())
+        if moved is not None:
+            self._book.relocate(moved)
+
+    def _release(self, episode: OpenEpisode, segment: Segment) -> None:
+        """Offer the steps whose windows are complete by now: all of an ended episode, else all but h - 1."""
+        known = episode.steps if segment.final else max(episode.released, episode.steps - self.horizon + 1)
+        count = known - episode.released
+        held_back = episode.steps - known
+        self._storage.release(episode.last, skip=held_back, count=count)
+        episode.released = known
+
+    # -- Reading
+
+    def size(self, partition: str | None = None) -> int:
+        """Stored steps, of one partition ("offline", "online", "held_out") or of all."""
+        return self._storage.size(None if partition is None else PARTITIONS.index(partition))
+
+    def sampleable(self, partition: str) -> int:
+        """Steps of a partition at which a window may start."""
+        return len(self._storage.ready(PARTITIONS.index(partition)))
+
+    @property
+    def online_steps(self) -> int:
+        """Online steps ever received, forgotten ones included."""
+        return self._storage.received[ONLINE]
+
+    def states(self, partition: str = "offline") -> NDArray[np.float32]:
+        """(N, S) all states of a partition, e.g. to fit the normaliser."""
+        return self._storage.states_of(PARTITIONS.index(partition))
+
+    def sample(self, batch: int, offline_fraction: float, rng: np.random.Generator) -> Batch:
+        """Uniform windows, `offline_fraction` of them from demonstrations (all or none where one is empty).
+
+        Raises ValueError when there is nothing to sample.
+        """
+        offline, online = self._storage.ready(OFFLINE), self._storage.ready(ONLINE)
+        if not len(offline) and not len(online):
+            raise ValueError("replay has 0 windows to sample, must have at least 1")
+        share = 0.0 if not len(offline) else 1.0 if not len(online) else offline_fraction
+        first = round(batch * share)
+        starts = [rng.choice(offline, first) if first else offline[:0]]
+        starts.append(rng.choice(online, batch - first) if batch > first else online[:0])
+        return self.windows(np.concatenate(starts))
+
+    def windows(self, starts: NDArray[np.int64]) -> Batch:
+        """The windows that start at these places."""
+        store, h = self._storage, self.horizon
+        places = np.empty((len(starts), h), np.int64)
+        inside = np.ones((len(starts), h), bool)
+        places[:, 0] = starts
+        for i in range(1, h):
+            following = store.following[places[:, i - 1]]
+            inside[:, i] = following != NO_NEXT
+            places[:, i] = np.where(inside[:, i], following, places[:, i - 1])
+        last, steps = places[:, -1], inside.sum(1)
+        returns = (store.rewards[places] * inside) @ self._weights[:h]
+        discounts = self._weights[steps] * ~store.terminated[last]
+        return Batch(
+            torch.from_numpy(store.states[starts]),
+            torch.from_numpy(store.actions[places]),
+            torch.from_numpy(returns.astype(np.float32)),
+            torch.from_numpy(discounts.astype(np.float32)),
+            torch.from_numpy(store.next_states[last]),
+        )
+
+    def held_out(self, max_weight: float = 0.25) -> tuple[Batch, NDArray[np.float64]]:
+        """Windows of held-out episodes and their discounted returns to the episode's end, (N,).
+
+        A return that a time-out cut off lacks its tail; it counts only where the tail's weight gamma^n is at most
+        `max_weight`.
+        """
+        starts = self._storage.ready(HELD_OUT)
+        total, weight = self._storage.returns_to_end(starts, self.gamma)
+        usable = weight <= max_weight
+        return self.windows(starts[usable]), total[usable]

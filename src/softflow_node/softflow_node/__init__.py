@@ -1,0 +1,1 @@
+"""What every node of softflow shares: validated parameters, quality of service, counters, the spin loop."""

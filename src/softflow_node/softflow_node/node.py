@@ -1,0 +1,143 @@
+"""Base of all nodes: parameters into a dataclass, counters on /diagnostics, and a spin loop with a clean end."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import ExternalShutdownException
+from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+from softflow_node.parameters import ParameterError, from_mapping
+
+P = TypeVar("P")
+
+# Parameters that rclpy itself declares.
+_ROS_PARAMETERS = {"use_sim_time", "start_type_description_service"}
+_ROS_PREFIXES = ("qos_overrides.",)
+
+
+def reliable(depth: int) -> QoSProfile:
+    """Reliable, volatile."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def best_effort(depth: int = 5) -> QoSProfile:
+    """Best effort, volatile."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def latched(depth: int = 1) -> QoSProfile:
+    """Reliable and kept for late joiners."""
+    return QoSProfile(
+        depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    )
+
+
+class SoftflowNode(Node, Generic[P]):
+    """A node whose parameters are the fields of a frozen dataclass.
+
+    Subclasses wire topics in their constructor, forward to plain Python, and may override `poll` and `close`.
+    """
+
+    def __init__(self, name: str, parameters: type[P]) -> None:
+        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        given = {
+            key: parameter.value
+            for key, parameter in self.get_parameters_by_prefix("").items()
+            if key not in _ROS_PARAMETERS and not key.startswith(_ROS_PREFIXES)
+        }
+        self.params: P = from_mapping(parameters, given, where=self.get_name())
+        self._declare_defaults(given)
+        self.add_on_set_parameters_callback(self._refuse_change)
+        self.counters: Counter[str] = Counter()
+        self.finished = False
+        self.exit_code = 0
+        self._last_warning: dict[str, float] = {}
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable(10))
+        self.create_timer(1.0, self._publish_diagnostics)
+
+    def poll(self) -> float:
+        """Called in turn with the callbacks; returns seconds until it wants to be called again at the latest."""
+        return 0.2
+
+    def close(self) -> None:
+        """Called once before the context is shut down; publishing still works here."""
+
+    def refuse(self, what: str, error: object) -> None:
+        """Count bad input and say it, each kind at most once a second. The state in force stays."""
+        self.counters[f"refused_{what}"] += 1
+        now = time.monotonic()
+        if now - self._last_warning.get(what, -10.0) >= 1.0:
+            self._last_warning[what] = now
+            self.get_logger().error(f"{what} refused ({self.counters[f'refused_{what}']} so far): {error}")
+
+    def _declare_defaults(self, given: dict[str, Any]) -> None:
+        for key, value in vars(self.params).items():
+            if key not in given:
+                self.declare_parameter(key, list(value) if isinstance(value, tuple) else value)
+
+    def _refuse_change(self, parameters: list[Parameter]) -> SetParametersResult:
+        names = ", ".join(p.name for p in parameters if p.name not in _ROS_PARAMETERS)
+        if not names:
+            return SetParametersResult(successful=True)
+        return SetParametersResult(successful=False, reason=f"{names}: read at start only; restart the node")
+
+    def _publish_diagnostics(self) -> None:
+        status = DiagnosticStatus(level=DiagnosticStatus.OK, name=self.get_fully_qualified_name(), message="running")
+        refused = sum(count for key, count in self.counters.items() if key.startswith("refused_"))
+        if refused:
+            status.level = DiagnosticStatus.WARN
+            status.message = f"{refused} inputs refused"
+        status.values = [KeyValue(key=key, value=str(count)) for key, count in sorted(self.counters.items())]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
+    """Run one node until SIGINT, SIGTERM or its own end; returns the process's exit code.
+
+    The signal handlers are ours: rclpy's would close the context before a last message can be published.
+    """
+    stop = threading.Event()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = make()
+    except ParameterError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        rclpy.try_shutdown()
+        return 2
+    executor = EventsExecutor()
+    executor.add_node(node)
+    gc.collect()
+    gc.freeze()
+    try:
+        while not stop.is_set() and not node.finished and rclpy.ok():
+            executor.spin_once(timeout_sec=max(0.0, node.poll()))
+    except ExternalShutdownException:
+        pass
+    finally:
+        node.close()
+        executor.remove_node(node)
+        node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+    return node.exit_code
+
+

@@ -1,0 +1,71 @@
+"""The perception node: hand state + object state -> observation."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from softflow_msgs.msg import HandState, ObjectState, Observation
+from softflow_node.messages import from_stamp
+from softflow_node.node import SoftflowNode, reliable, run_node
+from softflow_node.parameters import bounded
+from softflow_tasks import make_task, task_ids
+
+from softflow_perception.alignment import Aligner
+from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
+
+HAND, OBJECT = "hand_state", "object_state"
+
+
+@dataclass(frozen=True)
+class PerceptionParameters:
+    """Parameters of the perception node."""
+
+    task: str = bounded("CubeRotation-v0", choices=task_ids(), doc="whose observation layout is built")
+    max_skew: float = bounded(0.025, low=1e-4, high=1.0, unit="s", doc="between the sensors of one observation")
+
+
+class PerceptionNode(SoftflowNode[PerceptionParameters]):
+    """Publishes one observation for each hand state that has a partner from every other sensor."""
+
+    def __init__(self) -> None:
+        super().__init__("perception", PerceptionParameters)
+        self.task = make_task(self.params.task)
+        self.aligner: Aligner[object] = Aligner(HAND, (OBJECT,), self.params.max_skew)
+        self._obs_id = 0
+        self.pub = self.create_publisher(Observation, "observation", reliable(10))
+        self.create_subscription(HandState, HAND, self._on_hand, reliable(10))
+        self.create_subscription(ObjectState, OBJECT, self._on_object, reliable(10))
+
+    def _on_hand(self, message: HandState) -> None:
+        self._add(HAND, message)
+
+    def _on_object(self, message: ObjectState) -> None:
+        if message.valid:
+            self._add(OBJECT, message)
+        else:
+            self.counters["object_out_of_sight"] += 1
+
+    def _add(self, sensor: str, message: HandState | ObjectState) -> None:
+        for aligned in self.aligner.add(sensor, from_stamp(message.header.stamp), message):
+            hand, obj = aligned.samples[HAND], aligned.samples[OBJECT]
+            assert isinstance(hand, HandState) and isinstance(obj, ObjectState)
+            try:
+                sample = to_hand_sample(hand, len(self.task.joint_names), self.task.action_dim)
+                state = self.task.observe(sample, to_object_sample(obj))
+                self.task.check_state(state)
+            except ValueError as error:
+                self.refuse(HAND, error)
+                continue
+            self._obs_id += 1
+            self.pub.publish(to_observation(self.task, state, hand, aligned, self._obs_id))
+        self.counters["given_up"] = self.aligner.given_up
+
+
+def main() -> None:
+    """Entry point of `perception_node`."""
+    sys.exit(run_node(PerceptionNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+from setuptools import find_packages, setup
+
+package_name = "softflow_policy"
+
+setup(
+    name=package_name,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
+        (f"share/{package_name}", ["package.xml"]),
+    ],
+    # torch and safetensors are pip packages: see requirements/.
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="softflow maintainers",
+    maintainer_email="maintainers@example.com",
+    description="The flow policy over action chunks: flow, critic, planner, weights codec, inference node.",
+    license="Apache-2.0",
+    entry_points={"console_scripts": ["policy_node = softflow_policy.node:main"]},
+)

@@ -1,0 +1,50 @@
+"""The chunked critic (METHOD.md, stage 2): it values whole chunks over the horizon that the robot executes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softflow_policy.spec import PolicySpec
+
+
+class EnsembleLinear(nn.Module):
+    """One linear layer for each of E members, as one batched product: (E, B, I) -> (E, B, O)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleCritic(nn.Module):
+    """Q_j(s, x): E independent MLPs, LayerNorm before each activation.
+
+    The LayerNorm has no gain and offset of its own: the next layer can express both, and on a CPU their gradients
+    cost as much as a tenth of the update.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        self.members = spec.critic_members
+        sizes = [spec.state_dim + spec.chunk_dim] + [spec.critic_width] * spec.critic_layers
+        self.hidden = nn.ModuleList(
+            EnsembleLinear(self.members, i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.head = EnsembleLinear(self.members, spec.critic_width, 1)
+
+    def forward(self, state: Tensor, chunk: Tensor) -> Tensor:
+        """Normalised states (B, S), chunks in [-1, 1] (B, h, A) -> values (E, B) [reward]."""
+        x = torch.cat([state, chunk.flatten(1)], dim=-1).expand(self.members, -1, -1)
+        for layer in self.hidden:
+            x = layer(x)
+            x = F.silu(F.layer_norm(x, x.shape[-1:]))
+        value: Tensor = self.head(x).squeeze(-1)
+        return value

@@ -1,0 +1,53 @@
+"""What a policy is made of, as data: the learner and the robot build the same networks from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from softflow_node.parameters import ParameterError, bounded, from_mapping
+
+from softflow_policy.validated import Validated
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicySpec(Validated):
+    """Sizes of the policy's networks. Two policies can exchange weights if their `spec_hash` is the same."""
+
+    state_dim: int = bounded(34, low=1, high=4096, doc="length of the observation's state vector")
+    horizon: int = bounded(5, low=1, high=64, unit="steps", doc="h, actions in a chunk")
+    action_dim: int = bounded(8, low=1, high=64, doc="A, numbers in an action")
+    couplings: int = bounded(6, low=1, high=32, doc="K; an even number moves every dimension equally often")
+    conditioner: str = bounded("mlp", choices=("mlp",), doc="network inside a coupling")
+    width: int = bounded(128, low=4, high=2048, doc="hidden units of the flow's encoder and conditioners")
+    conditioner_layers: int = bounded(2, low=1, high=8, doc="hidden layers of a conditioner")
+    log_scale_max: float = bounded(2.0, low=0.1, high=5.0, doc="s_max, bound on a coupling's log-scale")
+    critic_width: int = bounded(256, low=4, high=2048, doc="hidden units of a critic")
+    critic_layers: int = bounded(3, low=1, high=8, doc="hidden layers of a critic")
+    critic_members: int = bounded(2, low=1, high=16, doc="critics in the ensemble")
+    best_of: int = bounded(4, low=1, high=256, doc="chunks drawn when acting, of which the critic takes the best")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.horizon * self.action_dim < 2:
+            raise ParameterError("PolicySpec: horizon * action_dim is 1, must be at least 2 for a coupling flow")
+
+    @property
+    def chunk_dim(self) -> int:
+        """D = h * A."""
+        return self.horizon * self.action_dim
+
+    def to_json(self) -> str:
+        """Canonical: sorted keys, no spaces."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PolicySpec:
+        """Raises ParameterError for an unknown name or a bad value."""
+        return from_mapping(cls, values, "PolicySpec")
+
+    def spec_hash(self) -> str:
+        """sha256 of the canonical JSON, hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()

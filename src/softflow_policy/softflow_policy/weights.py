@@ -1,0 +1,139 @@
+"""Weights as data: safetensors with metadata, checked before they may act. Never a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from softflow_node.parameters import ParameterError, bounded, from_mapping
+from torch import Tensor
+
+from softflow_policy.policy import ChunkPolicy, PlanError, chunk_noise
+from softflow_policy.spec import PolicySpec
+from softflow_policy.validated import Validated
+
+FORMAT = "softflow-weights/1"
+MAX_BYTES = 256 * 2**20
+"""[bytes] larger files are refused unread."""
+STAGES = ("imitation", "warmup", "offline", "online")
+
+
+class WeightsError(ValueError):
+    """Weights that must not act. The text names field, value and bound."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsInfo(Validated):
+    """What travels with the weights."""
+
+    version: int = bounded(1, low=1, doc="grows with every publication")
+    parent: int = bounded(0, low=0, doc="version that it was trained from, 0 = none")
+    gradient_step: int = bounded(0, low=0)
+    stage: str = bounded("imitation", choices=STAGES)
+    best_of: int = bounded(1, low=1, high=256, doc="candidates to draw: 1 until the critic has been trained")
+    layout_hash: str = bounded("", doc="sha256 of the observation layout, hex")
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of a whole weights file."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def encode_weights(policy: ChunkPolicy, info: WeightsInfo) -> bytes:
+    """The weights file. The same weights and info give the same bytes."""
+    metadata = {"format": FORMAT, "spec": policy.spec.to_json(), "info": json.dumps(dataclasses.asdict(info))}
+    return save({k: v.detach().contiguous() for k, v in policy.state_dict().items()}, metadata)
+
+
+def decode_weights(data: bytes, expected_sha256: str | None = None) -> tuple[ChunkPolicy, WeightsInfo]:
+    """Build the policy from a weights file, in eval mode.
+
+    Raises:
+        WeightsError: wrong hash, truncated, foreign, of another spec, sizes that do not fit the spec, numbers
+            that are not finite, or a trial plan that fails.
+    """
+    if len(data) > MAX_BYTES:
+        raise WeightsError(f"size is {len(data)} bytes, must be at most {MAX_BYTES}")
+    if expected_sha256 is not None and sha256(data) != expected_sha256:
+        raise WeightsError(f"sha256 is {sha256(data)}, must be {expected_sha256}")
+    spec, info = _metadata(data)
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(f"weights of {len(data)} bytes are not a valid safetensors file: {error}") from error
+    policy = ChunkPolicy(spec)
+    _check_tensors(tensors, policy.state_dict())
+    policy.load_state_dict(tensors)
+    policy.eval().requires_grad_(False)
+    _try_plan(policy, info)
+    return policy, info
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """The JSON header: 8 bytes of length, little endian, then the text."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > len(data) - 8:
+        raise WeightsError(f"header length is {length} bytes, must be at most {max(0, len(data) - 8)}: truncated?")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except ValueError as error:
+        raise WeightsError(f"header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise WeightsError(f"header is a {type(header).__name__}, must be an object")
+    return header
+
+
+def _metadata(data: bytes) -> tuple[PolicySpec, WeightsInfo]:
+    metadata = _header(data).get("__metadata__")
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        found = metadata.get("format") if isinstance(metadata, dict) else metadata
+        raise WeightsError(f"metadata 'format' is {found!r}, must be {FORMAT!r}")
+    try:
+        spec = PolicySpec.from_dict(_object(metadata, "spec"))
+        return spec, from_mapping(WeightsInfo, _object(metadata, "info"), "WeightsInfo")
+    except ParameterError as error:
+        raise WeightsError(str(error)) from error
+
+
+def _object(metadata: dict[str, Any], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata.get(name, "null"))
+    except ValueError as error:
+        raise WeightsError(f"metadata {name!r} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"metadata {name!r} is {value!r}, must be an object")
+    return value
+
+
+def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    if found.keys() != wanted.keys():
+        missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        raise WeightsError(f"tensors missing: {missing}, foreign: {foreign}; must be exactly those of the spec")
+    for name, tensor in found.items():
+        like = wanted[name]
+        if tensor.shape != like.shape or tensor.dtype != like.dtype:
+            got = f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise WeightsError(f"tensor {name!r} is {got}, must be {tuple(like.shape)} {like.dtype}")
+        if not torch.isfinite(tensor).all():
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise WeightsError(f"tensor {name!r} has {bad} numbers that are not finite, must have none")
+        if name.endswith("normalizer.std") and not (tensor > 0).all():
+            raise WeightsError(f"tensor {name!r} has minimum {float(tensor.min())}, must be > 0")
+
+
+def _try_plan(policy: ChunkPolicy, info: WeightsInfo) -> None:
+    """A plan at the data's mean state must come out finite."""
+    spec = policy.spec
+    noise = chunk_noise(0, "trial", 0, info.best_of, spec.horizon, spec.action_dim)
+    try:
+        planned = policy.plan(policy.normalizer.mean.numpy(), noise)
+    except PlanError as error:
+        raise WeightsError(f"trial plan: {error}") from error
+    if info.best_of > 1 and not np.isfinite(planned.q):
+        raise WeightsError(f"trial plan: q is {planned.q}, must be finite")

@@ -1,0 +1,20 @@
+from setuptools import find_packages, setup
+
+package_name = "softflow_recorder"
+
+setup(
+    name=package_name,
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
+        (f"share/{package_name}", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="softflow maintainers",
+    maintainer_email="maintainers@example.com",
+    description="One rosbag2 (MCAP) bag an episode, a spool, and the acknowledged hand-over to the learner.",
+    license="Apache-2.0",
+    entry_points={"console_scripts": ["recorder_node = softflow_recorder.node:main"]},
+)

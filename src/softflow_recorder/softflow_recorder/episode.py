@@ -1,0 +1,159 @@
+"""Assembles an episode's arrays from its messages; the same code reads the live topics and a bag."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+
+START, TERMINATED, TRUNCATED, DISCARDED = range(4)
+"""EpisodeEvent.kind"""
+
+
+@dataclass(frozen=True)
+class EpisodeData:
+    """One complete episode of n control steps."""
+
+    episode_id: str
+    index: int
+    task: str
+    layout_hash: str
+    mode: str
+    source: str
+    """"policy", "teacher", ... of the first chunk"""
+    seed: int
+    states: Float32Array
+    """(n+1, S)"""
+    actions: Float32Array
+    """(n, A) as applied, in [-1, 1]"""
+    rewards: Float32Array
+    """(n,)"""
+    policy_versions: NDArray[np.uint64]
+    """(n,), 0 = not a policy"""
+    terminated: bool
+    truncated: bool
+    cause: str
+    success: bool
+    metrics: dict[str, float]
+
+    @property
+    def steps(self) -> int:
+        """n"""
+        return len(self.rewards)
+
+
+class EpisodeError(ValueError):
+    """The messages of an episode are incomplete or contradict each other; the text names what and where."""
+
+
+@dataclass
+class EpisodeAssembler:
+    """Collects messages of one episode, in any order between topics."""
+
+    episode_id: str
+    states: dict[int, Float32Array] = field(default_factory=dict)
+    applied: dict[int, Float32Array] = field(default_factory=dict)
+    rewards: dict[int, tuple[int, float]] = field(default_factory=dict)
+    versions: dict[int, int] = field(default_factory=dict)
+    start: Any = None
+    end: Any = None
+    source: str = ""
+    task: str = ""
+    layout_hash: str = ""
+
+    def add(self, topic: str, message: Any) -> None:
+        """Add a message by the last part of its topic; topics that carry no episode data are ignored."""
+        if topic == "observation":
+            self._add_observation(message)
+        elif topic == "reward_label":
+            for i, value in enumerate(message.values):
+                revision, _ = self.rewards.get(message.start_step + i, (-1, 0.0))
+                if message.revision >= revision:
+                    self.rewards[message.start_step + i] = (message.revision, float(value))
+        elif topic == "chunk_result":
+            for i in range(message.executed_steps):
+                self.versions[message.start_step + i] = message.policy_version
+        elif topic == "action_chunk":
+            self.source = self.source or message.source
+        elif topic == "episode_event":
+            if message.kind == START:
+                self.start = message
+            else:
+                self.end = message
+
+    def _add_observation(self, message: Any) -> None:
+        if message.step in self.states:
+            return
+        self.states[message.step] = np.array(message.state, dtype=np.float32)
+        self.applied[message.step] = np.array(message.applied_action, dtype=np.float32)
+        self.task, self.layout_hash = message.task, message.layout_hash
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the episode was announced."""
+        return self.end is not None
+
+    @property
+    def discarded(self) -> bool:
+        """Whether the episode is not to be learned from."""
+        return self.ended and self.end.kind == DISCARDED
+
+    def missing(self) -> str:
+        """What is still missing, in words; empty when the episode is complete."""
+        if not self.ended:
+            return "the end of the episode"
+        n = self.end.last_step
+        for name, have, count in (("observation", self.states, n + 1), ("reward", self.rewards, n)):
+            gaps = [i for i in range(count) if i not in have]
+            if gaps:
+                return f"{name} of step {gaps[0]} ({len(gaps)} of {count} missing)"
+        return ""
+
+    def finish(self) -> EpisodeData:
+        """The episode as arrays.
+
+        Raises:
+            EpisodeError: something is missing, has the wrong size, or is not finite.
+        """
+        missing = self.missing()
+        if missing:
+            raise EpisodeError(f"episode {self.episode_id}: missing {missing}")
+        n = self.end.last_step
+        if n == 0:
+            raise EpisodeError(f"episode {self.episode_id}: has 0 steps, must have at least 1")
+        data = EpisodeData(
+            episode_id=self.episode_id,
+            index=self.end.episode_index,
+            task=self.task,
+            layout_hash=self.layout_hash,
+            mode=self.end.mode,
+            source=self.source,
+            seed=self.end.seed,
+            states=self._stack("state", self.states, range(n + 1)),
+            actions=self._stack("applied_action", self.applied, range(1, n + 1)),
+            rewards=np.array([self.rewards[i][1] for i in range(n)], dtype=np.float32),
+            policy_versions=np.array([self.versions.get(i, 0) for i in range(n)], dtype=np.uint64),
+            terminated=self.end.kind == TERMINATED,
+            truncated=self.end.kind == TRUNCATED,
+            cause=self.end.cause,
+            success=bool(self.end.success),
+            metrics=dict(zip(self.end.metric_names, map(float, self.end.metric_values), strict=True)),
+        )
+        if not np.isfinite(data.rewards).all():
+            raise EpisodeError(f"episode {self.episode_id}: a reward is not finite")
+        return data
+
+    def _stack(self, name: str, rows: dict[int, Float32Array], steps: range) -> Float32Array:
+        size = len(rows[steps[0]])
+        for step in steps:
+            row = rows[step]
+            if len(row) != size:
+                raise EpisodeError(f"episode {self.episode_id}: {name} of step {step} has {len(row)} values, not {size}")
+            if not math.isfinite(float(row.sum())):
+                raise EpisodeError(f"episode {self.episode_id}: {name} of step {step} is not finite")
+        return np.stack([rows[step] for step in steps])

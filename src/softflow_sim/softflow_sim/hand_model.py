@@ -1,0 +1,72 @@
+"""MJCF of the palm-down four-finger hand, written from primitives.
+
+Only fingertips and objects collide: links never touch anything, which keeps contacts few and the physics fast.
+The visual flags are those that let a software renderer draw hundreds of frames a second.
+"""
+
+from __future__ import annotations
+
+from softflow_tasks import palmdown
+
+TIMESTEP = 0.005
+"""[s] physics step."""
+
+
+def _finger(index: int) -> str:
+    angle = 360.0 * index / palmdown.FINGERS
+    name = f"finger{index}"
+    tip = palmdown.DISTAL
+    return f"""
+    <body name="{name}_base" euler="0 0 {angle}" pos="0 0 {palmdown.BASE_HEIGHT}">
+      <body name="{name}_proximal" pos="{palmdown.BASE_RADIUS} 0 0">
+        <joint name="{name}_abduction" axis="1 0 0" range="-35 35" class="joint"/>
+        <geom type="sphere" size="0.011" class="link"/>
+        <joint name="{name}_mcp" axis="0 1 0" range="-60 60" class="joint"/>
+        <geom type="capsule" fromto="0 0 0 0 0 -{palmdown.PROXIMAL}" size="0.008" class="link"/>
+        <body name="{name}_distal" pos="0 0 -{palmdown.PROXIMAL}">
+          <joint name="{name}_pip" axis="0 1 0" range="0 110" class="joint"/>
+          <geom type="capsule" fromto="0 0 0 0 0 -{tip - 0.012}" size="0.0075" class="link"/>
+          <geom name="{name}_tip" type="sphere" pos="0 0 -{tip}" size="{palmdown.TIP_RADIUS}" class="tip"/>
+        </body>
+      </body>
+    </body>"""
+
+
+def hand_mjcf(scene: str, name: str) -> str:
+    """A complete MJCF document: the hand above a floor, plus `scene` (world body elements)."""
+    fingers = "".join(_finger(i) for i in range(palmdown.FINGERS))
+    actuators = "\n    ".join(
+        f'<position name="{joint}" joint="{joint}" class="servo"/>' for joint in palmdown.JOINT_NAMES
+    )
+    return f"""
+<mujoco model="{name}">
+  <compiler angle="degree" autolimits="true"/>
+  <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10" iterations="20"
+          ls_iterations="20"/>
+  <visual>
+    <global offwidth="640" offheight="480"/>
+    <quality shadowsize="0" offsamples="0" numslices="12" numstacks="8"/>
+    <headlight ambient=".4 .4 .4" diffuse=".6 .6 .6"/>
+  </visual>
+  <default>
+    <default class="joint"><joint damping="0.02" armature="0.0005" frictionloss="0.01"/></default>
+    <default class="link"><geom mass="0.012" contype="0" conaffinity="0" rgba=".75 .75 .8 1"/></default>
+    <default class="tip">
+      <geom mass="0.006" contype="1" conaffinity="2" condim="4" friction="1.0 0.01 0.0001" solref="0.01 1"
+            rgba=".2 .2 .2 1" priority="1"/>
+    </default>
+    <default class="servo"><position kp="1.5" kv="0.06" forcerange="-0.6 0.6" inheritrange="1"/></default>
+  </default>
+  <worldbody>
+    <light pos="0.3 -0.3 0.6" dir="-.4 .4 -1" castshadow="false"/>
+    <geom name="floor" type="plane" size=".3 .3 .1" contype="1" conaffinity="2" rgba=".35 .4 .45 1"/>
+    <camera name="camera" pos="0.22 -0.22 0.12" xyaxes="0.707 0.707 0 -0.12 0.12 1"/>
+    <geom type="cylinder" size="0.06 0.008" pos="0 0 {palmdown.BASE_HEIGHT + 0.012}" class="link"
+          rgba=".3 .3 .35 1"/>
+    {fingers}
+    {scene}
+  </worldbody>
+  <actuator>
+    {actuators}
+  </actuator>
+</mujoco>"""

@@ -1,0 +1,193 @@
+"""The episode manager: resets the scene, judges every step, announces the borders of episodes."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rclpy.action import ActionClient
+from rclpy.task import Future
+from softflow_msgs.action import ResetScene
+from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, RewardLabel
+from softflow_node.messages import floats32, numpy32
+from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.parameters import bounded
+
+from softflow_tasks.episode import MODES, Episode, OutOfOrder, episode_seed
+from softflow_tasks.task import make_task, task_ids
+
+LABEL_STEPS = 10
+"""Rewards are sent in ranges of this many steps, and at the end of an episode."""
+
+
+@dataclass(frozen=True)
+class EpisodeParameters:
+    """Parameters of the episode manager."""
+
+    task: str = bounded("CubeRotation-v0", choices=task_ids())
+    mode: str = bounded("train", choices=MODES, doc="written into every episode")
+    seed: int = bounded(0, low=0, high=2**31 - 1, doc="of the start states")
+    episodes: int = bounded(0, low=0, doc="end after so many; 0 = go on")
+    first_index: int = bounded(0, low=0, doc="index of the first episode, to go on with an earlier run")
+    observers: int = bounded(3, low=1, high=100, doc="subscribers of `observation` to wait for before the first reset")
+    stall_timeout: float = bounded(10.0, low=1.0, high=3600.0, unit="s", doc="without an observation: start anew")
+
+
+class EpisodeNode(SoftflowNode[EpisodeParameters]):
+    """Runs episodes one after another; see `Episode` for how they are judged."""
+
+    def __init__(self) -> None:
+        super().__init__("episode_manager", EpisodeParameters)
+        self.task = make_task(self.params.task)
+        self.episode: Episode | None = None
+        self._index = self.params.first_index
+        self._labelled = 0
+        self._resetting = False
+        self._estop = ""
+        self._robot_stamp = Time()
+        self._last_seen = time.monotonic()
+        self.event_pub = self.create_publisher(EpisodeEvent, "episode_event", latched(100))
+        self.label_pub = self.create_publisher(RewardLabel, "reward_label", reliable(100))
+        self.create_subscription(Observation, "observation", self._on_observation, reliable(100))
+        self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
+        self._reset = ActionClient(self, ResetScene, "reset_scene")
+
+    def poll(self) -> float:
+        """Start the next episode when none runs; look for a stall."""
+        if self.episode is None and not self._resetting and not self._estop:
+            self._begin()
+        elif self.episode is not None and time.monotonic() - self._last_seen > self.params.stall_timeout:
+            self.get_logger().error(f"no observation for {self.params.stall_timeout} s: episode is discarded")
+            self._end(EpisodeEvent.DISCARDED, "stalled")
+        return 0.1
+
+    def _begin(self) -> None:
+        p = self.params
+        if p.episodes and self._index >= p.first_index + p.episodes:
+            self.finished = True
+            return
+        if not self._reset.server_is_ready() or self.count_subscribers("observation") < p.observers:
+            return
+        seed = episode_seed(p.mode, p.seed, self._index)
+        self.episode = Episode(self.task, uuid.uuid4().hex, self._index, seed)
+        self._labelled, self._resetting, self._last_seen = 0, True, time.monotonic()
+        self._announce(EpisodeEvent.START, "")
+        goal = ResetScene.Goal(episode_id=self.episode.episode_id, seed=seed)
+        self._reset.send_goal_async(goal).add_done_callback(self._on_goal)
+
+    def _on_goal(self, future: Future) -> None:
+        handle = future.result()
+        if handle is None or not handle.accepted:
+            self._reset_failed("the goal was not accepted")
+        else:
+            handle.get_result_async().add_done_callback(self._on_reset)
+
+    def _on_reset(self, future: Future) -> None:
+        result = future.result()
+        self._resetting = False
+        if result is None or not result.result.ok:
+            self._reset_failed(result.result.message if result else "no result")
+
+    def _reset_failed(self, why: str) -> None:
+        self._resetting = False
+        self.get_logger().error(f"reset_scene failed: {why}")
+        self._end(EpisodeEvent.DISCARDED, f"reset failed: {why}")
+
+    def _on_observation(self, message: Observation) -> None:
+        episode = self.episode
+        if episode is None or message.episode_id != episode.episode_id:
+            self.counters["observations_of_other_episodes"] += 1
+            return
+        self._last_seen, self._robot_stamp = time.monotonic(), message.header.stamp
+        try:
+            outcome = episode.observe(message.step, numpy32(message.state))
+        except OutOfOrder as error:
+            self.refuse("observation", error)
+            self._end(EpisodeEvent.DISCARDED, str(error))
+            return
+        except ValueError as error:
+            self.refuse("observation", error)
+            return
+        if outcome is None:
+            return
+        if episode.steps - self._labelled >= LABEL_STEPS or episode.outcome is not None:
+            self._label()
+        if episode.outcome is not None:
+            kind = EpisodeEvent.TERMINATED if outcome.terminated else EpisodeEvent.TRUNCATED
+            self._end(kind, outcome.cause)
+
+    def _on_health(self, message: HandHealth) -> None:
+        stopped = message.mode == HandHealth.MODE_ESTOP
+        self._estop = message.reason if stopped else ""
+        if stopped and self.episode is not None and self.episode.steps > 0:
+            self._label()
+            self._end(EpisodeEvent.TRUNCATED, f"estop: {message.reason}")
+
+    def _label(self) -> None:
+        episode = self.episode
+        assert episode is not None
+        values = np.array(episode.rewards[self._labelled :], dtype=np.float32)
+        label = RewardLabel(
+            episode_id=episode.episode_id,
+            start_step=self._labelled,
+            values=floats32(values),
+            source="task",
+            confidence=1.0,
+            revision=0,
+        )
+        label.header.stamp = self._robot_stamp
+        self.label_pub.publish(label)
+        self._labelled = episode.steps
+
+    def _end(self, kind: int, cause: str) -> None:
+        if self.episode is None:
+            return
+        self._announce(kind, cause)
+        if kind != EpisodeEvent.DISCARDED:
+            self.counters["episodes"] += 1
+            self._index += 1
+        self.episode = None
+
+    def _announce(self, kind: int, cause: str) -> None:
+        episode = self.episode
+        assert episode is not None
+        metrics = self.task.metrics(episode.progress)
+        event = EpisodeEvent(
+            episode_id=episode.episode_id,
+            episode_index=episode.index,
+            kind=kind,
+            cause=cause,
+            last_step=episode.steps,
+            seed=episode.seed,
+            task=self.task.id,
+            mode=self.params.mode,
+            success=self.task.success(episode.progress),
+            metric_names=list(metrics),
+            metric_values=list(metrics.values()),
+        )
+        event.header.stamp = self._robot_stamp
+        self.event_pub.publish(event)
+        if kind != EpisodeEvent.START:
+            figures = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
+            self.get_logger().info(f"episode {episode.index} {cause}: {figures}")
+
+    def close(self) -> None:
+        """An episode that is cut off by the end of the node is a truncated one, and its data counts."""
+        if self.episode is not None and self.episode.steps > 0:
+            self._label()
+            self._end(EpisodeEvent.TRUNCATED, "interrupted")
+        # The last event must leave before the context does.
+        time.sleep(0.3)
+
+
+def main() -> None:
+    """Entry point of `episode_node`."""
+    sys.exit(run_node(EpisodeNode))
+
+
+if __name__ == "__main__":
+    main()

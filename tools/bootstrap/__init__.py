@@ -1,0 +1,1 @@
+"""What `./softflow` does before any third-party package exists: standard library only."""

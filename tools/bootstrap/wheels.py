@@ -1,0 +1,157 @@
+"""The virtual environment: Python itself, the ROS wheels, softflow's requirements."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from .checks import base_python
+from .environment import pip_environment, ros_is_sourced
+from .paths import BUILD, PYTHON, REQUIREMENTS, ROOT, VENV, site_packages, venv_version
+from .steps import Runner, fingerprint
+
+# The wheels carry the paths of the machine that built them.
+_BUILD_INCLUDE = re.compile(r"/opt/python/cp3\d+-cp3\d+/include/python3\.\d+")
+_BUILD_PURELIB = re.compile(r"/opt/python/cp3\d+-cp3\d+/lib/python3\.\d+/site-packages")
+# With a sourced ROS these stay the distribution's: its message packages are compiled against them.
+_DISTRIBUTION_OWN = ("numpy", "PyYAML", "pytest", "setuptools")
+
+
+def pip(run: Runner, *arguments: str) -> None:
+    """Run the virtual environment's pip."""
+    run([str(PYTHON), "-m", "pip", "install", *arguments], pip_environment())
+
+
+def rescue(interrupted: bool) -> list[str]:
+    """pip options after a kill: write every file again, as half-written packages look installed."""
+    if not interrupted:
+        return []
+    for leftover in site_packages().glob("~*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return ["--ignore-installed"]
+
+
+# --- the virtual environment itself
+
+
+def venv_works() -> bool:
+    """Whether `.venv` was made here, and its interpreter still starts (a system upgrade may remove it)."""
+    code = "import sys, encodings; sys.stdout.write(sys.prefix)"
+    try:
+        answer = subprocess.run([PYTHON, "-ISc", code], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return answer.returncode == 0 and (VENV / "pyvenv.cfg").exists()
+
+
+def venv_inputs() -> str:
+    """The virtual environment holds absolute paths, so it belongs to one place."""
+    return fingerprint(str(ROOT), "sourced" if ros_is_sourced() else "bare")
+
+
+def make_venv(run: Runner, _interrupted: bool) -> None:
+    """Start from nothing; the build folder goes too, as CMake remembers the old interpreter."""
+    for folder in (VENV, BUILD):
+        if folder.exists():
+            shutil.rmtree(folder)
+    options = ["--system-site-packages"] if ros_is_sourced() else []
+    run([base_python(), "-m", "venv", *options, str(VENV)], pip_environment())
+
+
+# --- requirements
+
+
+def _lock_fits(lock: Path) -> bool:
+    with lock.open() as lines:
+        return any(line.startswith("# Pythons:") and venv_version() in line.split() for line in lines)
+
+
+def _install_locked(run: Runner, lock: str, fallback: list[str], options: list[str]) -> None:
+    path = REQUIREMENTS / lock
+    if _lock_fits(path):
+        # An extra local index must not decide: the hashes do.
+        pip(run, "--no-deps", "--require-hashes", *options, "-r", str(path))
+        return
+    run.note(f"{lock} was not made for Python {venv_version()}: pinned versions without hashes instead")
+    files = [item for name in fallback for item in ("-r", str(REQUIREMENTS / name))]
+    pip(run, *options, *files)
+
+
+def locks_fit() -> bool:
+    """Whether the hashed locks cover the virtual environment's Python."""
+    return _lock_fits(REQUIREMENTS / "ros.lock")
+
+
+def ros_inputs() -> str:
+    return fingerprint(REQUIREMENTS / "ros.lock", REQUIREMENTS / "ros.in")
+
+
+def install_ros(run: Runner, interrupted: bool) -> None:
+    """The ROS wheels, then their CMake files."""
+    _install_locked(run, "ros.lock", ["ros.in"], rescue(interrupted))
+    mended = mend_cmake_files()
+    run.note(f"mended {len(mended)} CMake files")
+
+
+def _include_folder() -> str:
+    code = "import sysconfig; print(sysconfig.get_path('include'))"
+    return subprocess.run([PYTHON, "-ISc", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def mend_cmake_files() -> list[Path]:
+    """Replace the build machine's Python paths in the wheels' CMake files by this machine's."""
+    include, purelib = _include_folder(), str(site_packages())
+    mended = []
+    for path in sorted((VENV / "share").rglob("*.cmake")):
+        if path.is_symlink():
+            continue  # one of our own packages
+        text = path.read_text(errors="surrogateescape")
+        # Functions, not strings: a backslash in a path is no group reference.
+        better = _BUILD_PURELIB.sub(lambda _: purelib, _BUILD_INCLUDE.sub(lambda _: include, text))
+        if better != text:
+            path.write_text(better, errors="surrogateescape")
+            mended.append(path)
+    return mended
+
+
+def requirements_inputs() -> str:
+    return fingerprint(*(REQUIREMENTS / name for name in ("softflow.lock", "softflow.txt", "dev.txt")))
+
+
+def install_requirements(run: Runner, interrupted: bool) -> None:
+    """What softflow imports, and the tools that check it."""
+    if ros_is_sourced():
+        _install_beside_distribution(run, interrupted)
+    else:
+        _install_locked(run, "softflow.lock", ["softflow.txt", "dev.txt"], rescue(interrupted))
+
+
+def _distribution_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions the distribution's Python brings, seen by an interpreter outside `.venv`."""
+    code = (
+        "import sys, importlib.metadata as m\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: print(name, m.version(name))\n"
+        "    except m.PackageNotFoundError: pass\n"
+    )
+    command = [base_python(), "-c", code, *names]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = (line.partition(" ") for line in answer.stdout.splitlines())
+    return {name: version for name, _, version in lines}
+
+
+def _install_beside_distribution(run: Runner, interrupted: bool) -> None:
+    own = _distribution_versions(_DISTRIBUTION_OWN)
+    wanted = []
+    for name in ("softflow.txt", "dev.txt"):
+        for line in (REQUIREMENTS / name).read_text().splitlines():
+            package = re.split(r"[=<>;\s]", line, maxsplit=1)[0]
+            if package and not package.startswith("#") and package not in own:
+                wanted.append(line)
+    requirements, constraints = VENV / "requirements.txt", VENV / "constraints.txt"
+    requirements.write_text("\n".join(wanted) + "\n")
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in own.items()))
+    pip(run, *rescue(interrupted), "-r", str(requirements), "-c", str(constraints))
