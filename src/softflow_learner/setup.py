@@ -15,7 +15,7 @@ setup(
     zip_safe=True,
     maintainer="softflow maintainers",
     maintainer_email="maintainers@example.com",
-    description="The asynchronous learner: replay, losses, agent, the four stages, checkpoints, learner node and CLI.",
+    description="The asynchronous learner: replay, losses, agent, the four stages, checkpoints, node, CLI.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [

@@ -113,7 +113,8 @@ def _test_command(arguments: list[str]) -> int:
     return first_failure
 
 
-def _clean_command() -> int:
+def _clean_command(arguments: list[str]) -> int:
+    argparse.ArgumentParser(prog="./softflow clean", description=HERE["clean"]).parse_args(arguments)
     with exclusive():
         for folder in (VENV, BUILD, INSTALL, LOG):
             shutil.rmtree(folder, ignore_errors=True)
@@ -125,7 +126,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         print(help_text())
         return 0
     if command == "clean":
-        return _clean_command()
+        return _clean_command(arguments)
     if command == "setup":
         return _setup_command(arguments)
     setup(Torch())

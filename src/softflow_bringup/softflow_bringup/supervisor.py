@@ -19,14 +19,14 @@ from typing import IO
 from softflow_bringup.child import Child
 from softflow_bringup.graph import GraphDescription, NodeDescription
 from softflow_bringup.parameters import write_parameter_file
-from softflow_bringup.respawn import EXIT_USAGE, Fate, RespawnLimits, RespawnPolicy
+from softflow_bringup.respawn import Fate, RespawnLimits, RespawnPolicy
 from softflow_bringup.shm import SegmentLedger
+from softflow_bringup.stopping import StopPlan
 
 CommandFor = Callable[[NodeDescription], Sequence[str]]
 _POLL_PERIOD = 0.1
 # A node's segments appear in its first seconds; later looks are only for nodes that make a second context.
 _LEDGER_EARLY, _LEDGER_PERIOD = 10.0, 5.0
-HURRIED_GRACE = 2.0
 
 
 def find_executable(node: NodeDescription) -> list[str]:
@@ -70,7 +70,7 @@ class Supervisor:
 
     `log(node, line)` gets every line of output, and the supervisor's own under the name `softflow`; it is
     called from several threads, one call at a time, and must not raise. `exit_code` is 0, or 1 when a
-    required node has gone.
+    required node has gone or any refused its parameters.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Supervisor:
         self._stop_requests += 1
 
     def status(self) -> dict[str, str]:
-        """Per node: `running`, `waiting` for its next start, `finished` or `given up`."""
+        """Per node: `running`, `waiting` for its next start, `finished`, `given up` or `refused`."""
         states = {}
         for slot in self._slots:
             states[slot.node.name] = slot.fate.value if slot.fate else "running" if slot.child else "waiting"
@@ -186,6 +186,9 @@ class Supervisor:
         try:
             while self._stop_requests == 0 and self.poll():
                 time.sleep(_POLL_PERIOD)
+        except BaseException:
+            self.exit_code = 1
+            raise
         finally:
             self.stop()
 
@@ -248,37 +251,27 @@ class Supervisor:
             self._say(f"{node.name} is done; stopping the graph")
             self.finished = True
             return
-        failures = f"{slot.policy.failures} failures in a row"
-        reason = "it refuses its parameters" if code == EXIT_USAGE else failures
-        why = "finished" if slot.fate is Fate.FINISHED else f"died ({describe(code)}): {reason}"
-        if node.required:
-            self._say(f"{node.name} {why}; it is required: stopping the graph")
-            self.exit_code = 1
-            self.finished = True
+        why = "finished" if slot.fate is Fate.FINISHED else f"died ({describe(code)}) for good"
+        if slot.fate is Fate.REFUSED:
+            consequence = "it refuses its parameters, see above: stopping the graph"
+        elif node.required:
+            consequence = "it is required: stopping the graph"
         else:
             self._say(f"{node.name} {why}; going on without it")
+            return
+        self._say(f"{node.name} {why}; {consequence}")
+        self.exit_code = 1
+        self.finished = True
 
     def _stop_slots(self, slots: list[_Slot]) -> None:
-        """SIGINT, SIGTERM after two thirds of the grace time, SIGKILL after all of it; sooner in a hurry."""
-        began = time.monotonic()
-        pending = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
-        at = {signal.SIGINT: 0.0, signal.SIGTERM: self._grace * 2 / 3, signal.SIGKILL: self._grace}
-        hurried_at: float | None = None
+        plan = StopPlan(self._grace)
         while any(slot.child is not None for slot in slots):
-            now = time.monotonic() - began
-            if self._stop_requests > 1 and hurried_at is None:
-                hurried_at = now
-                at = {signal.SIGINT: now, signal.SIGTERM: now, signal.SIGKILL: now + HURRIED_GRACE}
-            if self._stop_requests > 2:
-                at[signal.SIGKILL] = now
-            while pending and now >= at[pending[0]]:
-                number = pending.pop(0)
-                for slot in slots:
-                    if slot.child is not None:
-                        slot.child.signal(number)
-                        if number is not signal.SIGINT:
-                            self._say(f"{slot.node.name} does not end; sending {number.name}")
+            number = plan.due(self._stop_requests)
             for slot in slots:
+                if number is not None and slot.child is not None:
+                    slot.child.signal(number)
+                    if number is not signal.SIGINT:
+                        self._say(f"{slot.node.name} does not end; sending {number.name}")
                 self._watch(slot)
             time.sleep(0.02)
 

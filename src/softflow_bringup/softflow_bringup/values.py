@@ -58,8 +58,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise GraphError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise GraphError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise GraphError(f"{path}: must be a mapping with text keys, is {type(content).__name__}")
+    if not isinstance(content, dict):
+        raise GraphError(f"{path}: must be a mapping, is {type(content).__name__}")
+    check_kind(str(path), content, dict)
     return content
 
 
@@ -81,6 +82,11 @@ def check_kind(where: str, value: Any, kind: type) -> Any:
     if not isinstance(value, kind) or (kind in (int, float) and isinstance(value, bool)):
         wanted = _TYPE_NAMES.get(kind, "a mapping")
         raise GraphError(f"{where}: is {value!r} ({type(value).__name__}), must be {wanted}")
+    if isinstance(value, dict):
+        for key in value:
+            # YAML reads a plain `on` or `no` as true or false, and 1 as a number.
+            if not isinstance(key, str):
+                raise GraphError(f"{where}: key {key!r} ({type(key).__name__}) must be text; quote it")
     return value
 
 

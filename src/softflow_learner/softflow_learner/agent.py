@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from softflow_policy.policy import ChunkPolicy
-from softflow_policy.spec import PolicySpec
 from torch import Tensor, nn
 
 from softflow_learner import losses
 from softflow_learner.config import Config
 from softflow_learner.replay import Batch
+from softflow_policy.policy import ChunkPolicy
+from softflow_policy.spec import PolicySpec
 
 Scalars = dict[str, float]
 
@@ -77,7 +77,9 @@ class Agent:
     @torch.no_grad()
     def _follow(self) -> None:
         torch._foreach_lerp_(
-            list(self.target_critic.parameters()), list(self.policy.critic.parameters()), self.config.target_tau
+            list(self.target_critic.parameters()),
+            list(self.policy.critic.parameters()),
+            self.config.target_tau,
         )
 
     # -- Stages 3 and 4
@@ -132,6 +134,8 @@ class Agent:
         if not np.isfinite(norm):
             self._count_skip(loss)
             return float("nan")
+        for group in optimizer.param_groups:
+            group["lr"] = self.config.learning_rate
         optimizer.step()
         self.consecutive_skips = 0
         self.gradient_step += 1

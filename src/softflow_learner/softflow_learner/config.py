@@ -25,7 +25,7 @@ class Config(Validated):
 
     # -- Stage 1, imitation
     imitation_updates: int = bounded(3000, low=0, high=10**8, unit="updates")
-    # Noise on the data chunks. Smaller than METHOD.md's 0.05: the teacher's closure acts within a few hundredths.
+    # Noise on the data chunks. Smaller than METHOD.md's 0.05: a few hundredths of closure decide a grip.
     imitation_sigma: float = bounded(0.02, low=0.0, high=1.0, unit="of the action range's half")
 
     # -- Stage 2, critic warm-up
@@ -48,7 +48,7 @@ class Config(Validated):
     offline_updates: int = bounded(1000, low=0, high=10**8, unit="updates")
     # Weight of the likelihood per dimension against a Q normalised to 1.
     beta: float = bounded(0.8, low=0.0, high=1e4)
-    # Weight of E[sum over the chunk of relu(|x| - 1)^2]: keeps samples within reach of the straight-through clip.
+    # Weight of E[sum relu(|x| - 1)^2]: keeps samples within reach of the straight-through clip.
     kappa: float = bounded(1.0, low=0.0, high=1e4)
 
     # -- Stage 4, online RL

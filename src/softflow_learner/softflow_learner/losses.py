@@ -28,7 +28,7 @@ def aggregate(values: Tensor, how: str) -> Tensor:
 
 
 def td_target(returns: Tensor, discounts: Tensor, next_values: Tensor) -> Tensor:
-    """y = sum_{i<m} gamma^i r_{t+i} + gamma^m (1 - terminated) * agg_j Qbar_j(s_{t+m}, x'), all (B,). Stage 2.
+    """y = sum_{i<m} gamma^i r_{t+i} + gamma^m (1 - terminated) * agg_j Qbar_j(s_{t+m}, x'), (B,). Stage 2.
 
     `discounts` holds gamma^m (1 - terminated). A time-out bootstraps, a termination does not.
     """

@@ -1,6 +1,6 @@
 """The experience: steps of episodes, sampled as h-step windows that may start at any step.
 
-A step knows the place of the step after it, so the segments of several robots' episodes may arrive interleaved.
+A step knows the place of the step after it, so segments of several robots' episodes may arrive interleaved.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softflow_learner.segments import EpisodeBook, OpenEpisode, Segment
-from softflow_learner.storage import NO_NEXT, Storage
+from softflow_learner.segments import NO_PLACE, EpisodeBook, OpenEpisode, Segment
+from softflow_learner.storage import HELD_OUT, OFFLINE, ONLINE, PARTITIONS, Storage
 
 ONLINE_SOURCE = "policy"
 """Steps of any other source (teacher, teleop) are demonstrations."""
-OFFLINE, ONLINE, HELD_OUT = 0, 1, 2
-PARTITIONS = ("offline", "online", "held_out")
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,8 @@ class Replay:
         self._storage = Storage(state_dim, action_dim, capacity)
         self._book = EpisodeBook()
         self._demonstrations = 0
+        self.online_steps = 0
+        """Ever received, forgotten ones included."""
 
     # -- Writing
 
@@ -100,65 +100,50 @@ class Replay:
 
         Raises:
             SegmentError: wrong shape or number, out of order, of a finished episode. Nothing is stored then.
+            ReplayFullError: no room, and no online steps to forget.
         """
         ends = bool(terminated or truncated) if final is None else bool(final)
         segment = Segment.checked(
-            states, actions, rewards, terminated=terminated, final=ends, sizes=self._storage.sizes
+            states, actions, rewards, terminated=bool(terminated), final=ends, sizes=self._storage.sizes
         )
-        episode = self._book.accept(episode_id, segment, start_step)
-        if episode.partition < 0:
-            episode.partition = self._partition(source)
-        self._make_room(segment.steps)
-        partition = episode.partition if episode.partition == HELD_OUT else self._online(source)
-        last = self._storage.append(segment, partition, episode.last)
-        self._book.advance(episode_id, episode, segment, last)
-        self._release(episode, segment)
-        return segment.steps
-
-    @staticmethod
-    def _online(source: str) -> int:
-        return ONLINE if source == ONLINE_SOURCE else OFFLINE
-
-    def _partition(self, source: str) -> int:
-        """Of a new episode."""
-        if self._online(source) == ONLINE:
-            return ONLINE
-        self._demonstrations += 1
-        held = self.holdout_every > 0 and self._demonstrations % self.holdout_every == 0
-        return HELD_OUT if held else OFFLINE
-
-    def _make_room(self, steps: int) -> None:
-        """Forget the oldest online episodes when the capacity is reached."""
-        moved = self._storage.make_room(steps, ONLINE, self._book.open_heads())
+        episode = self._book.match(episode_id, segment, start_step)
+        moved = self._storage.make_room(segment.steps, self._book.heads())
         if moved is not None:
             self._book.relocate(moved)
+        self._append(episode, segment, ONLINE if source == ONLINE_SOURCE else OFFLINE)
+        self._book.update(episode_id, episode, segment.final)
+        return segment.steps
 
-    def _release(self, episode: OpenEpisode, segment: Segment) -> None:
-        """Offer the steps whose windows are complete by now: all of an ended episode, else all but h - 1."""
-        known = episode.steps if segment.final else max(episode.released, episode.steps - self.horizon + 1)
-        count = known - episode.released
-        held_back = episode.steps - known
-        self._storage.release(episode.last, skip=held_back, count=count)
-        episode.released = known
+    def _append(self, episode: OpenEpisode, segment: Segment, partition: int) -> None:
+        if episode.steps == 0 and partition == OFFLINE:
+            self._demonstrations += 1
+            episode.held_out = self.holdout_every > 0 and self._demonstrations % self.holdout_every == 0
+        places = self._storage.append(segment, HELD_OUT if episode.held_out else partition, episode.last)
+        episode.steps += segment.steps
+        episode.last = int(places[-1]) if segment.steps else episode.last
+        episode.last_state = segment.states[-1]
+        # An ended episode's windows are all complete, an open one's but for the last h - 1.
+        pending = np.concatenate([episode.pending, places])
+        complete = len(pending) if segment.final else max(0, len(pending) - self.horizon + 1)
+        self._storage.release(pending[:complete])
+        episode.pending = pending[complete:]
+        self.online_steps += segment.steps if partition == ONLINE else 0
 
     # -- Reading
 
     def size(self, partition: str | None = None) -> int:
         """Stored steps, of one partition ("offline", "online", "held_out") or of all."""
-        return self._storage.size(None if partition is None else PARTITIONS.index(partition))
+        return (
+            self._storage.count if partition is None else len(self._storage.of(PARTITIONS.index(partition)))
+        )
 
     def sampleable(self, partition: str) -> int:
         """Steps of a partition at which a window may start."""
         return len(self._storage.ready(PARTITIONS.index(partition)))
 
-    @property
-    def online_steps(self) -> int:
-        """Online steps ever received, forgotten ones included."""
-        return self._storage.received[ONLINE]
-
     def states(self, partition: str = "offline") -> NDArray[np.float32]:
         """(N, S) all states of a partition, e.g. to fit the normaliser."""
-        return self._storage.states_of(PARTITIONS.index(partition))
+        return self._storage.states[self._storage.of(PARTITIONS.index(partition))]
 
     def sample(self, batch: int, offline_fraction: float, rng: np.random.Generator) -> Batch:
         """Uniform windows, `offline_fraction` of them from demonstrations (all or none where one is empty).
@@ -182,7 +167,7 @@ class Replay:
         places[:, 0] = starts
         for i in range(1, h):
             following = store.following[places[:, i - 1]]
-            inside[:, i] = following != NO_NEXT
+            inside[:, i] = following != NO_PLACE
             places[:, i] = np.where(inside[:, i], following, places[:, i - 1])
         last, steps = places[:, -1], inside.sum(1)
         returns = (store.rewards[places] * inside) @ self._weights[:h]
@@ -198,8 +183,8 @@ class Replay:
     def held_out(self, max_weight: float = 0.25) -> tuple[Batch, NDArray[np.float64]]:
         """Windows of held-out episodes and their discounted returns to the episode's end, (N,).
 
-        A return that a time-out cut off lacks its tail; it counts only where the tail's weight gamma^n is at most
-        `max_weight`.
+        A return that a time-out cut off lacks its tail; it counts only where the tail's weight gamma^n is at
+        most `max_weight`.
         """
         starts = self._storage.ready(HELD_OUT)
         total, weight = self._storage.returns_to_end(starts, self.gamma)

@@ -16,6 +16,8 @@ class Offer:
 
     info: WeightsInfo
     data: bytes
+    sha256: str
+    spec_hash: str
 
 
 class Shelf:
@@ -25,6 +27,10 @@ class Shelf:
         self._directory, self._keep = directory, keep
         self._offers: dict[int, Offer] = {}
         directory.mkdir(parents=True, exist_ok=True)
+
+    def newest_on_disk(self) -> int:
+        """Version of the newest file, also of an earlier process; 0 = none."""
+        return max((int(p.stem) for p in self._directory.glob("*.safetensors")), default=0)
 
     def put(self, offer: Offer) -> Path:
         """Offer a version; returns the file it was written to (atomically)."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from softflow_node.parameters import ParameterError, from_mapping
+from softflow_node.signals import StopFlag
 
 P = TypeVar("P")
 
@@ -113,10 +112,8 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
 
     The signal handlers are ours: rclpy's would close the context before a last message can be published.
     """
-    stop = threading.Event()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopFlag.install()
     try:
         node = make()
     except ParameterError as error:

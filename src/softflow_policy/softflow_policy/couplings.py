@@ -1,7 +1,7 @@
 """Invertible transforms of a flattened chunk (B, h*A); each owns its forward, inverse and log-determinant.
 
-METHOD.md, Policy. `forward` goes from data to latent (x -> z), `inverse` back; both return the log-determinant of
-their own Jacobian, (B,), in float32 or better.
+METHOD.md, Policy. `forward` goes from data to latent (x -> z), `inverse` back; both return the
+log-determinant of their own Jacobian, (B,), in float32 or better.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from softflow_policy.conditioners import Grid, build_conditioner, zero_
 def parity_mask(index: int, grid: Grid) -> Tensor:
     """Mask (h*A,) of coupling `index`: 1 = kept and read, 0 = moved.
 
-    The axis alternates between time (even `index`) and joint (odd), the parity changes every two couplings, so
-    that four couplings move every dimension exactly twice. An axis of length 1 has no parity: the other is used.
+    The axis alternates between time (even `index`) and joint (odd), the parity changes every two couplings,
+    so that four couplings move every dimension exactly twice. An axis of length 1 has no parity: the other
+    is used.
     """
     axis = 0 if (index % 2 == 0 and grid.horizon > 1) or grid.action_dim == 1 else 1
     alternates = index // 2 if min(grid) > 1 else index
@@ -36,7 +37,7 @@ def bounded_log_scale(raw: Tensor, bound: float) -> Tensor:
 
 
 class AffineCoupling(nn.Module):
-    """z = x * exp(s) + t on the moved dimensions, with s and t computed from the kept ones and the condition."""
+    """z = x * exp(s) + t on the moved dimensions, s and t computed from the kept ones and the condition."""
 
     mask: Tensor
     moved: Tensor

@@ -1,7 +1,8 @@
-"""The chunked critic (METHOD.md, stage 2): it values whole chunks over the horizon that the robot executes."""
+"""The chunked critic (METHOD.md, stage 2): it values chunks over the horizon that the robot executes."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -27,17 +28,15 @@ class EnsembleLinear(nn.Module):
 class EnsembleCritic(nn.Module):
     """Q_j(s, x): E independent MLPs, LayerNorm before each activation.
 
-    The LayerNorm has no gain and offset of its own: the next layer can express both, and on a CPU their gradients
-    cost as much as a tenth of the update.
+    (ours) The LayerNorm has no gain and offset of its own: on a CPU their gradients cost more than the
+    normalisation itself, and the layer after it can express the gain.
     """
 
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.members = spec.critic_members
         sizes = [spec.state_dim + spec.chunk_dim] + [spec.critic_width] * spec.critic_layers
-        self.hidden = nn.ModuleList(
-            EnsembleLinear(self.members, i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.hidden = nn.ModuleList(EnsembleLinear(self.members, i, o) for i, o in itertools.pairwise(sizes))
         self.head = EnsembleLinear(self.members, spec.critic_width, 1)
 
     def forward(self, state: Tensor, chunk: Tensor) -> Tensor:

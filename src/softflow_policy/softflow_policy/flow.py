@@ -67,7 +67,7 @@ class ConditionalFlow(nn.Module):
         return standard_normal_log_prob(z) + log_det
 
     def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, S) and standard normal noise (B, h, A) -> chunks (B, h, A), not clipped, log density (B,).
+        """States (B, S), standard normal noise (B, h, A) -> chunks (B, h, A), not clipped, log density (B,).
 
         One state (1, S) serves any number of noises. Differentiable with respect to the parameters
         (reparameterised).

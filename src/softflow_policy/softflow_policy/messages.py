@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest
-from softflow_node.messages import NANOSECONDS, floats32, from_stamp, to_stamp
 
+from softflow_node.messages import NANOSECONDS, floats32, from_stamp, to_stamp
+from softflow_policy.loaded import LoadedPolicy
 from softflow_policy.policy import PlannedChunk
-from softflow_policy.weights import WeightsInfo
 
 
 def to_chunk(
-    planned: PlannedChunk, observation: Observation, info: WeightsInfo, dt: float, execute_steps: int, expiry: float
+    planned: PlannedChunk, observation: Observation, active: LoadedPolicy, dt: float, execute_steps: int, expiry: float
 ) -> ActionChunk:
     """`dt` and `expiry` in [s]; the chunk's id is its start step plus one, so that a repetition is recognised."""
     horizon, action_dim = planned.actions.shape
@@ -20,8 +20,8 @@ def to_chunk(
         obs_id=observation.obs_id,
         obs_step=observation.step,
         source="policy",
-        policy_version=info.version,
-        policy_sha256=info.sha256,
+        policy_version=active.info.version,
+        policy_sha256=active.sha256,
         dt=dt,
         horizon=horizon,
         action_dim=action_dim,
@@ -35,14 +35,15 @@ def to_chunk(
     return message
 
 
-def to_manifest(info: WeightsInfo, state: int) -> PolicyManifest:
+def to_manifest(loaded: LoadedPolicy, state: int) -> PolicyManifest:
     """What is in force (or offered)."""
+    info = loaded.info
     return PolicyManifest(
         version=info.version,
         parent=info.parent,
-        sha256=info.sha256,
-        size=info.size,
-        spec_hash=info.spec_hash,
+        sha256=loaded.sha256,
+        size=loaded.size,
+        spec_hash=loaded.policy.spec.spec_hash(),
         layout_hash=info.layout_hash,
         state=state,
         gradient_step=info.gradient_step,

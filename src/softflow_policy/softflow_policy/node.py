@@ -13,15 +13,16 @@ import torch
 from rclpy.task import Future
 from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest
 from softflow_msgs.srv import FetchPolicyBlock
+
 from softflow_node.messages import numpy32
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import ParameterError, bounded
-from softflow_tasks import make_task, task_ids
-
 from softflow_policy.download import Download
+from softflow_policy.loaded import LoadedPolicy, load_policy
 from softflow_policy.messages import to_chunk, to_manifest
-from softflow_policy.policy import ChunkPolicy, chunk_noise
-from softflow_policy.weights import WeightsError, WeightsInfo, decode_weights
+from softflow_policy.policy import chunk_noise
+from softflow_policy.weights import WeightsError
+from softflow_tasks import make_task, task_ids
 
 FETCH_TIMEOUT = 5.0
 """[s] after which a block is asked for again."""
@@ -48,9 +49,8 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         super().__init__("policy", PolicyParameters)
         torch.set_num_threads(self.params.threads)
         self.task = make_task(self.params.task)
-        self.policy: ChunkPolicy | None = None
-        self.info: WeightsInfo | None = None
-        self._waiting: tuple[ChunkPolicy, WeightsInfo] | None = None
+        self.active: LoadedPolicy | None = None
+        self._waiting: LoadedPolicy | None = None
         self._download: Download | None = None
         self._asked_at = 0.0
         self._call: Future | None = None
@@ -70,23 +70,10 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         if not path:
             return
         try:
-            self._waiting = self._decode(Path(path).read_bytes())
+            self._waiting = load_policy(Path(path).read_bytes(), self.task)
         except (OSError, WeightsError) as error:
             raise ParameterError(f"{self.get_name()}: parameter 'weights' is {path!r}: {error}") from error
         self._swap()
-
-    def _decode(self, data: bytes) -> tuple[ChunkPolicy, WeightsInfo]:
-        policy, info = decode_weights(data)
-        expected = {"layout_hash": self.task.layout.hash}
-        if info.layout_hash != expected["layout_hash"]:
-            raise WeightsError(f"layout_hash is {info.layout_hash!r}, task {self.task.id} has {expected['layout_hash']!r}")
-        sizes = (policy.spec.state_dim, policy.spec.action_dim)
-        if sizes != (self.task.layout.size, self.task.action_dim):
-            raise WeightsError(
-                f"(state_dim, action_dim) is {sizes}, task {self.task.id} has "
-                f"{(self.task.layout.size, self.task.action_dim)}"
-            )
-        return policy, info
 
     def poll(self) -> float:
         """Ask again for a block that did not come."""
@@ -101,12 +88,12 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         if self._last is not None and self._is_repetition(self._last, message):
             self.chunk_pub.publish(self._last)
             return
-        if self.policy is None or self.info is None:
+        if self.active is None:
             self.counters["observations_without_weights"] += 1
             return
         start = time.perf_counter()
         try:
-            self._last = self._plan(self.policy, self.info, message)
+            self._last = self._plan(self.active, message)
         except ValueError as error:
             self.refuse("observation", error)
             return
@@ -119,22 +106,22 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
     def _is_repetition(last: ActionChunk, message: Observation) -> bool:
         return bool(last.episode_id == message.episode_id and last.obs_step == message.step)
 
-    def _plan(self, policy: ChunkPolicy, info: WeightsInfo, message: Observation) -> ActionChunk:
-        if message.layout_hash != info.layout_hash:
-            raise ValueError(f"layout_hash is {message.layout_hash!r}, the weights have {info.layout_hash!r}")
+    def _plan(self, active: LoadedPolicy, message: Observation) -> ActionChunk:
+        if message.layout_hash != active.info.layout_hash:
+            raise ValueError(f"layout_hash is {message.layout_hash!r}, the weights have {active.info.layout_hash!r}")
         state = numpy32(message.state)
         self.task.check_state(state)
-        spec = policy.spec
-        count = self.params.best_of or info.best_of
+        spec = active.policy.spec
+        count = self.params.best_of or active.info.best_of
         # The seed of the episode, not its id, so that a run in lock step repeats.
         key = str(message.seed)
         noise = chunk_noise(self.params.seed, key, message.step, count, spec.horizon, spec.action_dim)
-        planned = policy.plan(state, noise)
+        planned = active.policy.plan(state, noise)
         dt = 1.0 / self.task.control_hz
-        return to_chunk(planned, message, info, dt, self.params.execute_steps, self.params.expiry)
+        return to_chunk(planned, message, active, dt, self.params.execute_steps, self.params.expiry)
 
     def _on_manifest(self, manifest: PolicyManifest) -> None:
-        active = self.info.version if self.info else 0
+        active = self.active.info.version if self.active else 0
         if manifest.version <= max(active, self._newest):
             return
         try:
@@ -166,25 +153,26 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
             if download.length:
                 self._ask()
                 return
-            self._waiting = self._decode(download.finish())
+            self._waiting = load_policy(download.finish(), self.task)
         except WeightsError as error:
             self.refuse("weights", error)
         self._download = None
-        if self.policy is None:
+        if self.active is None:
             self._swap()
 
     def _swap(self) -> None:
         """Put waiting weights in force; called only between two chunks."""
         if self._waiting is None:
             return
-        (self.policy, self.info), self._waiting = self._waiting, None
-        self.active_pub.publish(to_manifest(self.info, PolicyManifest.ACTIVE))
-        self.counters["policy_version"] = self.info.version
+        self.active, self._waiting = self._waiting, None
+        info = self.active.info
+        self.active_pub.publish(to_manifest(self.active, PolicyManifest.ACTIVE))
+        self.counters["policy_version"] = info.version
         if self._times:
             p50, p99 = np.percentile(self._times, (50, 99))
             self.counters["plan_p50_us"], self.counters["plan_p99_us"] = round(1e6 * p50), round(1e6 * p99)
         self.get_logger().info(
-            f"policy version {self.info.version} ({self.info.stage}, step {self.info.gradient_step}) is active"
+            f"policy version {info.version} ({info.stage}, step {info.gradient_step}) is active"
         )
 
 

@@ -29,7 +29,9 @@ class Normalizer(nn.Module):
     def fit(self, states: Tensor) -> None:
         """Take mean and standard deviation from states (N, S). Raises ValueError if they are not finite."""
         if states.ndim != 2 or states.shape[1] != self.mean.shape[0] or states.shape[0] < 2:
-            raise ValueError(f"states have shape {tuple(states.shape)}, must be (N >= 2, {self.mean.shape[0]})")
+            raise ValueError(
+                f"states have shape {tuple(states.shape)}, must be (N >= 2, {self.mean.shape[0]})"
+            )
         if not torch.isfinite(states).all():
             raise ValueError("states to normalise by are not finite")
         double = states.double()

@@ -69,22 +69,25 @@ class ChunkPolicy(nn.Module):
             PlanError: wrong shape, or a number that is not finite.
         """
         self._check("state", state, (self.spec.state_dim,))
-        self._check("noise", noise, (max(1, len(noise)), self.spec.horizon, self.spec.action_dim))
+        count = max(1, np.shape(noise)[0]) if np.ndim(noise) else 1
+        self._check("noise", noise, (count, self.spec.horizon, self.spec.action_dim))
         chunks, log_prob, values = self.candidates(
             torch.from_numpy(np.array(state, np.float32)[None]), torch.from_numpy(np.array(noise, np.float32))
         )
-        best = int(values.argmax()) if len(noise) > 1 else 0
+        best = int(values.argmax()) if count > 1 else 0
         raw = chunks[best].numpy()
         if not np.isfinite(raw).all():
             raise PlanError("planned actions are not finite")
         actions = np.clip(raw, -1.0, 1.0)
         unchanged = np.array_equal(actions, raw)
-        return PlannedChunk(actions, float(log_prob[best]) if unchanged else float("nan"), float(values[best]))
+        return PlannedChunk(
+            actions, float(log_prob[best]) if unchanged else float("nan"), float(values[best])
+        )
 
     @staticmethod
     def _check(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
-        if array.shape != shape:
-            raise PlanError(f"{name} has shape {array.shape}, must be {shape}")
+        if np.shape(array) != shape:
+            raise PlanError(f"{name} has shape {np.shape(array)}, must be {shape}")
         if not np.isfinite(array).all():
             index = int(np.flatnonzero(~np.isfinite(array))[0])
             raise PlanError(f"{name}[{index}] is {array.flat[index]}, must be finite")

@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 from softflow_node.parameters import ParameterError, bounded, from_mapping
-
 from softflow_policy.validated import Validated
 
 
@@ -27,12 +26,16 @@ class PolicySpec(Validated):
     critic_width: int = bounded(256, low=4, high=2048, doc="hidden units of a critic")
     critic_layers: int = bounded(3, low=1, high=8, doc="hidden layers of a critic")
     critic_members: int = bounded(2, low=1, high=16, doc="critics in the ensemble")
-    best_of: int = bounded(4, low=1, high=256, doc="chunks drawn when acting, of which the critic takes the best")
+    best_of: int = bounded(
+        4, low=1, high=256, doc="chunks drawn when acting, of which the critic takes the best"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.horizon * self.action_dim < 2:
-            raise ParameterError("PolicySpec: horizon * action_dim is 1, must be at least 2 for a coupling flow")
+            raise ParameterError(
+                "PolicySpec: horizon * action_dim is 1, must be at least 2 for a coupling flow"
+            )
 
     @property
     def chunk_dim(self) -> int:

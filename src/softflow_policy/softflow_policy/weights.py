@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from softflow_node.parameters import ParameterError, bounded, from_mapping
 from torch import Tensor
 
+from softflow_node.parameters import ParameterError, bounded, from_mapping
 from softflow_policy.policy import ChunkPolicy, PlanError, chunk_noise
 from softflow_policy.spec import PolicySpec
 from softflow_policy.validated import Validated
@@ -47,7 +47,9 @@ def sha256(data: bytes) -> str:
 
 def encode_weights(policy: ChunkPolicy, info: WeightsInfo) -> bytes:
     """The weights file. The same weights and info give the same bytes."""
-    metadata = {"format": FORMAT, "spec": policy.spec.to_json(), "info": json.dumps(dataclasses.asdict(info))}
+    about = {"format": FORMAT, "spec": json.loads(policy.spec.to_json()), "info": dataclasses.asdict(info)}
+    # One key only: safetensors writes several in random order.
+    metadata = {"softflow": json.dumps(about, sort_keys=True)}
     return save({k: v.detach().contiguous() for k, v in policy.state_dict().items()}, metadata)
 
 
@@ -66,7 +68,9 @@ def decode_weights(data: bytes, expected_sha256: str | None = None) -> tuple[Chu
     try:
         tensors = load(data)
     except (SafetensorError, ValueError) as error:
-        raise WeightsError(f"weights of {len(data)} bytes are not a valid safetensors file: {error}") from error
+        raise WeightsError(
+            f"weights of {len(data)} bytes are not a valid safetensors file: {error}"
+        ) from error
     policy = ChunkPolicy(spec)
     _check_tensors(tensors, policy.state_dict())
     policy.load_state_dict(tensors)
@@ -79,7 +83,9 @@ def _header(data: bytes) -> dict[str, Any]:
     """The JSON header: 8 bytes of length, little endian, then the text."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
-        raise WeightsError(f"header length is {length} bytes, must be at most {max(0, len(data) - 8)}: truncated?")
+        raise WeightsError(
+            f"header length is {length} bytes, must be at most {max(0, len(data) - 8)}: truncated?"
+        )
     try:
         header = json.loads(data[8 : 8 + length])
     except ValueError as error:
@@ -90,22 +96,22 @@ def _header(data: bytes) -> dict[str, Any]:
 
 
 def _metadata(data: bytes) -> tuple[PolicySpec, WeightsInfo]:
-    metadata = _header(data).get("__metadata__")
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        found = metadata.get("format") if isinstance(metadata, dict) else metadata
+    try:
+        about = json.loads(_object(_header(data), "__metadata__").get("softflow", "{}"))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"metadata 'softflow' is not JSON: {error}") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else about
         raise WeightsError(f"metadata 'format' is {found!r}, must be {FORMAT!r}")
     try:
-        spec = PolicySpec.from_dict(_object(metadata, "spec"))
-        return spec, from_mapping(WeightsInfo, _object(metadata, "info"), "WeightsInfo")
+        spec = PolicySpec.from_dict(_object(about, "spec"))
+        return spec, from_mapping(WeightsInfo, _object(about, "info"), "WeightsInfo")
     except ParameterError as error:
         raise WeightsError(str(error)) from error
 
 
-def _object(metadata: dict[str, Any], name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(metadata.get(name, "null"))
-    except ValueError as error:
-        raise WeightsError(f"metadata {name!r} is not JSON: {error}") from error
+def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:
+    value = parent.get(name)
     if not isinstance(value, dict):
         raise WeightsError(f"metadata {name!r} is {value!r}, must be an object")
     return value
@@ -114,7 +120,9 @@ def _object(metadata: dict[str, Any], name: str) -> dict[str, Any]:
 def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     if found.keys() != wanted.keys():
         missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-        raise WeightsError(f"tensors missing: {missing}, foreign: {foreign}; must be exactly those of the spec")
+        raise WeightsError(
+            f"tensors missing: {missing}, foreign: {foreign}; must be exactly those of the spec"
+        )
     for name, tensor in found.items():
         like = wanted[name]
         if tensor.shape != like.shape or tensor.dtype != like.dtype:

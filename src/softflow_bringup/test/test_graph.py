@@ -1,0 +1,222 @@
+"""Graphs: what each consists of, arguments and their types, and every error text."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from softflow_bringup.graph import GraphError, graph_names, load_arguments, load_graph
+
+ROBOT = ["hand_driver", "perception", "episode_manager", "policy", "recorder"]
+DOCUMENTED = {
+    "online_rl": [*ROBOT, "learner"],
+    "robot": ROBOT,
+    "inference": ROBOT,
+    "record_demos": ["hand_driver", "perception", "episode_manager", "teacher", "recorder"],
+    "learner": ["learner"],
+}
+EXECUTABLES = {
+    "hand_driver": ("hand_driver", "driver_node"),
+    "perception": ("softflow_perception", "perception_node"),
+    "episode_manager": ("softflow_tasks", "episode_node"),
+    "policy": ("softflow_policy", "policy_node"),
+    "teacher": ("softflow_sim", "teacher_node"),
+    "recorder": ("softflow_recorder", "recorder_node"),
+    "learner": ("softflow_learner", "learner_node"),
+}
+TALKER = "nodes: [{package: demo, executable: talk, name: talker"
+
+
+def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_every_graph_file_is_documented() -> None:
+    assert graph_names() == sorted(DOCUMENTED)
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED))
+def test_nodes_names_and_order(name: str) -> None:
+    graph = load_graph(name)
+    assert [node.name for node in graph.nodes] == DOCUMENTED[name]
+    for node in graph.nodes:
+        assert (node.package, node.executable) == EXECUTABLES[node.name]
+        assert node.namespace == ("/" if node.name == "learner" else "/hand0")
+        assert node.respawn
+        assert node.nice == (10 if node.name == "learner" else 0)
+        assert node.ends_graph == (node.name == "episode_manager")
+    assert graph.values["run"] == f"runs/{name}"
+
+
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
+def test_recorder_is_stopped_last_and_the_driver_after_those_that_use_it(name: str) -> None:
+    graph = load_graph(name)
+    order = {node.name: node.stop_order for node in graph.nodes}
+    assert all(order["recorder"] > other for node, other in order.items() if node != "recorder")
+    assert order["hand_driver"] > order["episode_manager"]
+
+
+def test_who_is_required() -> None:
+    required = {node.name for node in load_graph("online_rl").nodes if node.required}
+    assert required == {"hand_driver", "episode_manager", "policy"}
+    assert "teacher" in {node.name for node in load_graph("record_demos").nodes if node.required}
+    assert load_graph("learner").node("learner").required
+
+
+@pytest.mark.parametrize(
+    ("name", "ship", "mode"),
+    [("online_rl", True, "train"), ("robot", True, "train"), ("inference", False, "eval"),
+     ("record_demos", False, "demo")],
+)  # fmt: skip
+def test_what_differs_between_the_graphs(name: str, ship: bool, mode: str) -> None:
+    graph = load_graph(name)
+    assert graph.node("recorder").parameters["ship"] is ship
+    assert graph.node("recorder").parameters["directory"] == f"runs/{name}/bags"
+    assert graph.node("episode_manager").parameters["mode"] == mode
+
+
+def test_arguments_reach_the_parameters_with_their_type() -> None:
+    arguments = {
+        "namespace": "/left",
+        "speed": "2",
+        "episodes": "3",
+        "seed": "7",
+        "run": "runs/x",
+        "weights": "1",
+    }
+    graph = load_graph("online_rl", arguments)
+    assert graph.node("hand_driver").namespace == "/left"
+    assert graph.node("hand_driver").parameters["speed"] == "2"
+    assert graph.node("hand_driver").parameters["lock_step"] == "auto"
+    assert graph.node("episode_manager").parameters["episodes"] == 3
+    assert graph.node("policy").parameters["weights"] == "1"
+    assert graph.node("recorder").parameters["directory"] == "runs/x/bags"
+    learner = graph.node("learner").parameters
+    assert (learner["run"], learner["resume"], learner["seed"]) == ("runs/x", "runs/x", 7)
+
+
+def test_python_values_and_paths_are_arguments_too() -> None:
+    graph = load_graph("robot", {"run": Path("/data/a"), "speed": 4, "seed": 5})
+    assert graph.values == {**graph.values, "run": "/data/a", "speed": "4", "seed": 5}
+
+
+def test_a_description_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_graph("robot").nodes[0].name = "other"  # type: ignore[misc]
+
+
+def test_parameter_files_come_first_and_the_graph_over_them(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "/**: {ros__parameters: {rate: 1, deep: {a: 2, b: x}, kept: ''}}\n"
+        "other: {ros__parameters: {rate: 9}}\n"
+        "/ns/talker: {ros__parameters: {deep: {a: 3}}}\n",
+        "talk.yaml",
+    )
+    text = TALKER + ", namespace: /ns, parameter_files: [talk.yaml], parameters: {rate: 5, list: [1, 2.5]}}]"
+    node = load_graph(write(tmp_path, text)).nodes[0]
+    assert node.parameters == {"rate": 5, "deep.a": 3, "deep.b": "x", "kept": "", "list": [1.0, 2.5]}
+    assert node.parameter_files == (tmp_path / "talk.yaml",)
+
+
+def test_a_graph_of_ones_own_may_use_the_catalogue(tmp_path: Path) -> None:
+    text = "arguments: {namespace: {default: /mine}, task: , run: }\nnodes: [{use: recorder, required: true}]"
+    node = load_graph(write(tmp_path, text)).nodes[0]
+    assert (node.name, node.namespace, node.required) == ("recorder", "/mine", True)
+
+
+def test_substitution_inside_text_and_environment(tmp_path: Path) -> None:
+    text = (
+        "arguments: {n: {default: 3}, again: {default: false}}\n"
+        + TALKER
+        + ", environment: {N: $(arg n)}, remappings: {a: /b$(arg n)}, respawn: $(arg again),"
+        + " parameters: {whole: $(arg n), part: x$(arg n)y}}]"
+    )
+    node = load_graph(write(tmp_path, text), {"again": "true"}).nodes[0]
+    assert node.environment == {"N": "3"}
+    assert node.remappings == (("a", "/b3"),)
+    assert node.respawn is True
+    assert node.parameters == {"whole": 3, "part": "x3y"}
+
+
+def test_all_arguments_can_be_listed_without_values() -> None:
+    names = [argument.name for argument in load_arguments("learner")]
+    assert names == ["run", "demos", "resume", "seed"]
+    assert all(argument.help for argument in load_arguments("online_rl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "parts"),
+    [
+        ("online_r", {}, ["unknown graph 'online_r'", "did you mean 'online_rl'", "record_demos"]),
+        ("online_rl", {"sped": "1"}, ["online_rl.yaml", "'sped'", "'1'", "did you mean 'speed'"]),
+        ("online_rl", {"episodes": "many"}, ["argument 'episodes'", "'many'", "a whole number"]),
+        ("online_rl", {"episodes": "1.5"}, ["argument 'episodes'", "1.5", "a whole number"]),
+        ("online_rl", {"seed": "[1"}, ["argument 'seed'", "'[1'", "a whole number"]),
+        ("online_rl", {"seed": True}, ["argument 'seed'", "True", "a whole number"]),
+        ("online_rl", {"mode": "trian"}, ["argument 'mode'", "'trian'", "train, eval, demo"]),
+        ("online_rl", {"namespace": "hand"}, ["namespace", "'hand'", "must begin with /"]),
+        ("record_demos", {"weights": "w"}, ["'weights'", "allowed: "]),
+        ("nowhere/g.yaml", {}, ["nowhere/g.yaml", "no such file"]),
+    ],
+)
+def test_errors_in_what_was_asked_for(name: str, arguments: dict[str, object], parts: list[str]) -> None:
+    with pytest.raises(GraphError) as error:
+        load_graph(name, arguments)
+    assert all(part in str(error.value) for part in parts), str(error.value)
+
+
+BAD_GRAPHS = {
+    "nodes: []": ["nodes", "empty"],
+    "nods: []": ["unknown key 'nods'", "did you mean 'nodes'"],
+    "help: x": ["nodes", "None", "a list"],
+    "[1]": ["must be a mapping", "list"],
+    "nodes: [": ["not valid YAML"],
+    "nodes: []\nnodes: []": ["'nodes' is given twice"],
+    TALKER + ", respwan: true}]": ["nodes[0]", "'respwan'", "True", "did you mean 'respawn'"],
+    TALKER + ", respawn: 1}]": ["nodes[0].respawn", "1", "true or false"],
+    TALKER + ", respawn_delay: 100}]": ["respawn_delay", "100.0", "[0, 60]"],
+    TALKER + ", nice: -5}]": ["nice", "-5", "[0, 19]"],
+    TALKER + ", parameter_files: [talk.yaml]}]": ["parameter_files", "'talk.yaml'", "no such file"],
+    TALKER + ", parameters: {a: null}}]": ["parameter 'a'", "None"],
+    TALKER + ", parameters: {a: []}}]": ["parameter 'a'", "[]", "one or more"],
+    TALKER + ", parameters: {a: [1, x]}}]": ["parameter 'a'", "[1, 'x']", "one plain type"],
+    TALKER + ", parameters: {a: $(arg b)}}]": ["parameters.a", "unknown argument 'b'", "allowed: none"],
+    TALKER + ", parameters: {a: $(env b)}}]": ["parameters.a", "$(env b)", "$(arg name)"],
+    TALKER + "}, {package: d, executable: e, name: talker}]": ["nodes[1].name", "'talker'", "twice"],
+    "nodes: [{package: demo, name: talker}]": ["nodes[0].executable", "missing"],
+    "nodes: [{use: recordr}]": ["nodes[0].use", "'recordr'", "did you mean 'recorder'"],
+    "arguments: {a: {default: [1]}}\n" + TALKER + "}]": ["arguments.a.default", "[1]"],
+    "arguments: {a: {defalt: 1}}\n" + TALKER + "}]": ["arguments.a", "'defalt'", "did you mean 'default'"],
+    "arguments: {on: {default: 1}}\n" + TALKER + "}]": ["arguments", "key True", "quote it"],
+    "arguments: {a: 1}\n" + TALKER + "}]": ["arguments.a", "1", "a mapping"],
+}
+
+
+@pytest.mark.parametrize("text", sorted(BAD_GRAPHS))
+def test_errors_in_a_graph_file(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(GraphError) as error:
+        load_graph(path)
+    for part in (str(path), *BAD_GRAPHS[text]):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("/**: {rate: 1}", ["section '/**'", "ros__parameters", "{'rate': 1}"]),
+        ("/**: {ros__parameters: 3}", ["ros__parameters", "3", "a mapping"]),
+        ("/**: {ros__parameters: {a: 2020-01-01}}", ["parameter 'a'", "date"]),
+        ("talker: {ros__parameters: {a: {b: [null]}}}", ["parameter 'a.b'", "[None]"]),
+    ],
+)
+def test_errors_in_a_parameter_file(text: str, parts: list[str], tmp_path: Path) -> None:
+    write(tmp_path, text, "talk.yaml")
+    with pytest.raises(GraphError) as error:
+        load_graph(write(tmp_path, TALKER + ", parameter_files: [talk.yaml]}]"))
+    assert all(part in str(error.value) for part in ["talk.yaml", *parts]), str(error.value)

@@ -1,0 +1,224 @@
+"""Checkpoints of the whole learning state: safetensors and JSON in a directory, written atomically."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from softflow_learner.agent import Agent
+from softflow_learner.config import Config
+from softflow_node.parameters import from_mapping
+from softflow_policy.spec import PolicySpec
+
+FORMAT = "softflow-checkpoint/1"
+TENSORS, STATE = "tensors.safetensors", "state.json"
+PATTERN = re.compile(r"checkpoint_(\d{12})")
+OPTIMIZERS = ("actor_optimizer", "critic_optimizer")
+MODULES = ("policy", "target_critic")
+COUNTERS = ("gradient_step", "skipped", "consecutive_skips", "beta_scale")
+
+Extra = dict[str, Any]
+"""JSON of whoever saves, e.g. the stage."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used. The text names the file, the field, the value and the bound."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint in memory."""
+
+    agent: Agent
+    extra: Extra
+    path: Path
+    refused: tuple[str, ...] = ()
+    """Newer checkpoints that were found broken, and why."""
+
+
+def save_checkpoint(root: Path, agent: Agent, extra: Extra | None = None, keep: int = 3) -> Path:
+    """Write `root/checkpoint_<gradient step>` and remove all but the newest `keep`. Returns its path.
+
+    It appears as a whole or not at all. Raises ValueError for keep < 1, OSError if the disk refuses.
+    """
+    if keep < 1:
+        raise ValueError(f"keep is {keep}, must be at least 1")
+    root.mkdir(parents=True, exist_ok=True)
+    final = root / f"checkpoint_{agent.gradient_step:012d}"
+    temporary = root / f".tmp_{final.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    tensors = save(_tensors(agent))
+    _write(temporary / TENSORS, tensors)
+    _write(temporary / STATE, json.dumps(_state(agent, tensors, extra or {})).encode())
+    _sync(temporary)
+    _replace(temporary, final)
+    _sync(root)
+    for old in list_checkpoints(root)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Newest first."""
+    found = root.iterdir() if root.is_dir() else ()
+    return sorted((p for p in found if PATTERN.fullmatch(p.name) and p.is_dir()), reverse=True)
+
+
+def load_latest(root: Path) -> Restored | None:
+    """The newest checkpoint that is whole; None if there is none at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, and every one is broken.
+    """
+    refused: list[str] = []
+    for path in list_checkpoints(root):
+        try:
+            return dataclasses.replace(load_checkpoint(path), refused=tuple(refused))
+        except CheckpointError as error:
+            refused.append(str(error))
+    if refused:
+        raise CheckpointError(f"{root}: no usable checkpoint: " + "; ".join(refused))
+    return None
+
+
+def load_checkpoint(path: Path) -> Restored:
+    """The agent as it was: continuing gives bit-equal results.
+
+    Raises:
+        CheckpointError: missing or truncated file, wrong hash, foreign format, wrong sizes, or numbers
+            that are not finite.
+    """
+    try:
+        data = (path / TENSORS).read_bytes()
+        state = json.loads((path / STATE).read_text())
+        _check_state(state, data)
+        agent = Agent(PolicySpec.from_dict(state["spec"]), from_mapping(Config, state["config"], "Config"))
+        tensors = load(data)
+        _check_tensors(tensors, agent)
+        _restore(agent, state, tensors)
+        return Restored(agent, dict(state["extra"]), path)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as error:
+        reason = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path}: {reason}") from error
+
+
+# -- Contents
+
+
+def _tensors(agent: Agent) -> dict[str, Tensor]:
+    """Every tensor of the agent under a flat name."""
+    out = {f"{m}/{k}": v for m in MODULES for k, v in getattr(agent, m).state_dict().items()}
+    for name in OPTIMIZERS:
+        for index, moments in getattr(agent, name).state_dict()["state"].items():
+            out |= {f"{name}/{index}/{k}": v for k, v in moments.items()}
+    out["torch_rng"] = agent.torch_rng.get_state()
+    return {name: tensor.detach().contiguous() for name, tensor in out.items()}
+
+
+def _state(agent: Agent, tensors: bytes, extra: Extra) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "sha256": hashlib.sha256(tensors).hexdigest(),
+        "torch": torch.__version__,
+        "spec": dataclasses.asdict(agent.spec),
+        "config": dataclasses.asdict(agent.config),
+        "counters": {name: getattr(agent, name) for name in COUNTERS},
+        "numpy_rng": agent.numpy_rng.bit_generator.state,
+        "extra": extra,
+    }
+
+
+def _check_state(state: Any, tensors: bytes) -> None:
+    found = state.get("format") if isinstance(state, dict) else state
+    if found != FORMAT:
+        raise CheckpointError(f"{STATE}: format is {found!r}, must be {FORMAT!r}")
+    digest = hashlib.sha256(tensors).hexdigest()
+    if digest != state["sha256"]:
+        raise CheckpointError(f"{TENSORS}: sha256 is {digest}, must be {state['sha256']}")
+    missing = [name for name in COUNTERS if name not in state["counters"]]
+    if missing:
+        raise CheckpointError(f"{STATE}: counters lack {missing}")
+
+
+def _check_tensors(tensors: dict[str, Tensor], agent: Agent) -> None:
+    """Names, sizes and finiteness."""
+    states = {m: getattr(agent, m).state_dict() for m in MODULES}
+    wanted = {f"{module}/{name}": v.shape for module, state in states.items() for name, v in state.items()}
+    wanted["torch_rng"] = agent.torch_rng.get_state().shape
+    for name, tensor in tensors.items():
+        if name.startswith(OPTIMIZERS):
+            optimizer, index, key = name.split("/")
+            parameter = _parameters(getattr(agent, optimizer))[int(index)]
+            wanted[name] = parameter.shape if key != "step" else torch.Size([])
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{TENSORS}: {name} has numbers that are not finite")
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != wanted:
+        names = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
+        raise CheckpointError(f"{TENSORS}: missing, foreign or of the wrong size: {', '.join(names)}")
+
+
+def _restore(agent: Agent, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    for name in MODULES:
+        getattr(agent, name).load_state_dict(_under(tensors, name))
+    for name in OPTIMIZERS:
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _under(tensors, name).items():
+            index, moment = key.split("/")
+            moments.setdefault(int(index), {})[moment] = tensor
+        optimizer = getattr(agent, name)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    agent.torch_rng.set_state(tensors["torch_rng"])
+    agent.numpy_rng.bit_generator.state = state["numpy_rng"]
+    for name in COUNTERS:
+        setattr(agent, name, state["counters"][name])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    head = prefix + "/"
+    return {name.removeprefix(head): t for name, t in tensors.items() if name.startswith(head)}
+
+
+# -- Disk
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    """Rename into place. An older save of the same gradient step makes way first."""
+    aside = temporary.with_name(temporary.name + "_old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if final.exists():
+        final.rename(aside)
+    temporary.rename(final)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""`softflow train STAGE`: the stages that learn from bags, without a robot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from softflow_node.parameters import ParameterError
+from softflow_tasks import make_task, task_ids
+
+from softflow_learner import stages
+from softflow_learner.agent import Scalars, TrainingDivergedError
+from softflow_learner.checkpoint import CheckpointError
+from softflow_learner.session import Session
+from softflow_node.signals import StopFlag
+
+PRINT_EVERY = 2.0
+"""[s] between two lines of progress."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code, 2 after an error in what was asked for, 130 when interrupted."""
+    options = _parser().parse_args(argv)
+    torch.set_num_threads(options.threads)
+    try:
+        return train(options)
+    except (ParameterError, CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
+        print(f"softflow train: {error}", file=sys.stderr)
+        return 2
+
+
+def train(options: argparse.Namespace) -> int:
+    """Run one stage in a run directory."""
+    task = make_task(options.task)
+    stop = StopFlag.install()
+    session = Session(options.run, task, options.seed, _settings(options.set))
+    for line in session.load_demonstrations(options.demos):
+        print(f"refused: {line}", file=sys.stderr)
+    if options.stage != "imitation" and not session.resumed:
+        raise ValueError(f"run: {str(options.run)!r} has no checkpoint; train imitation comes first")
+    session.stage = options.stage
+    printer = _Printer(session)
+    report = _run_stage(options.stage, session, printer, stop)
+    if stop.is_set():
+        print("interrupted: the stage begins anew next time")
+        return 130
+    path = session.finish_stage()
+    session.close()
+    print(f"{options.stage}: {report}")
+    print(f"weights: {path}")
+    return 0
+
+
+def _run_stage(stage: str, session: Session, progress: stages.Progress, stop: StopFlag) -> str:
+    agent, replay = session.agent, session.replay
+    if stage == "imitation":
+        return f"{stages.run_imitation(agent, replay, progress, stop.is_set)} updates"
+    if stage == "warmup":
+        return str(stages.run_warmup(agent, replay, progress, stop.is_set))
+    return f"{stages.run_offline(agent, replay, progress, stop.is_set)} updates"
+
+
+class _Printer:
+    """Hands progress to the session, and prints a line now and then."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._printed = time.monotonic()
+
+    def __call__(self, step: int, total: int, scalars: Scalars) -> None:
+        self._session.record(step, total, scalars)
+        now = time.monotonic()
+        if now - self._printed < PRINT_EVERY and step < total:
+            return
+        self._printed = now
+        figures = "  ".join(f"{k} {v:.3f}" for k, v in self._session.scalars.items())
+        print(f"{self._session.stage} {step}/{total}  {self._session.updates_per_second:.0f} updates/s  {figures}")
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise ValueError(f"--set {pair!r}: must have the form name=value")
+        settings[name] = yaml.safe_load(text)
+    return settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="softflow train", description="Train a policy from bags.")
+    parser.add_argument("stage", choices=("imitation", "warmup", "offline"))
+    parser.add_argument("--run", type=Path, required=True, help="run directory, made if absent")
+    parser.add_argument("--demos", type=Path, required=True, help="directory of demonstration bags")
+    parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of Config")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

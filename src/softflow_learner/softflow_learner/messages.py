@@ -1,0 +1,57 @@
+"""Between the learner's plain Python and its messages."""
+
+from __future__ import annotations
+
+import numpy as np
+from rclpy.serialization import deserialize_message
+from softflow_msgs.msg import EpisodeSegment, ExperienceItem, PolicyManifest
+
+from softflow_learner.journal import Pushed
+from softflow_learner.replay import Replay
+from softflow_learner.shelf import Offer
+from softflow_node.messages import numpy32
+
+
+def from_item(message: ExperienceItem) -> Pushed:
+    return Pushed(message.robot, message.boot, message.seq, message.crc32, bytes(message.payload))
+
+
+def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:
+    """Add one stored payload to the replay; returns its steps.
+
+    Raises:
+        ValueError: not a segment, of another layout, or with wrong sizes; names field, value and bound.
+    """
+    segment: EpisodeSegment = deserialize_message(payload, EpisodeSegment)
+    if segment.layout_hash != layout_hash:
+        raise ValueError(f"layout_hash is {segment.layout_hash!r}, this learner's task has {layout_hash!r}")
+    n, s, a = segment.steps, segment.state_dim, segment.action_dim
+    for name, wanted in (("states", (n + 1) * s), ("actions", n * a), ("rewards", n)):
+        if len(getattr(segment, name)) != wanted:
+            raise ValueError(f"{name} has {len(getattr(segment, name))} values, must have {wanted}")
+    return replay.add_episode_segment(
+        np.array(numpy32(segment.states)).reshape(n + 1, s),
+        np.array(numpy32(segment.actions)).reshape(n, a),
+        np.array(numpy32(segment.rewards)),
+        terminated=segment.terminated,
+        truncated=segment.truncated,
+        source=segment.source,
+        episode_id=segment.episode_id,
+        final=segment.final,
+        start_step=segment.start_step,
+    )
+
+
+def to_manifest(offer: Offer, state: int) -> PolicyManifest:
+    info = offer.info
+    return PolicyManifest(
+        version=info.version,
+        parent=info.parent,
+        sha256=offer.sha256,
+        size=len(offer.data),
+        spec_hash=offer.spec_hash,
+        layout_hash=info.layout_hash,
+        state=state,
+        gradient_step=info.gradient_step,
+        stage=info.stage,
+    )

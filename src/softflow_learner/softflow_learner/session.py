@@ -1,0 +1,165 @@
+"""A learner's run directory: checkpoints, weights on offer, logs, status. Plain Python, under CLI and node alike.
+
+    RUN/checkpoints/     everything needed to go on
+    RUN/weights/         the last weights on offer, by version
+    RUN/policies/        weights at the end of each stage
+    RUN/experience/      what robots handed over
+    RUN/tensorboard/     scalars
+    RUN/status.json      where it stands, about once a second
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from softflow_node.files import write_atomically
+from softflow_node.parameters import from_mapping
+from softflow_policy.spec import PolicySpec
+from softflow_policy.weights import WeightsInfo, encode_weights, sha256
+from softflow_tasks.task import Task
+from torch.utils.tensorboard import SummaryWriter
+
+from softflow_learner.agent import Agent, Scalars
+from softflow_learner.bags import load_bags
+from softflow_learner.checkpoint import Extra, load_latest, save_checkpoint
+from softflow_learner.config import Config
+from softflow_learner.replay import Replay
+from softflow_learner.shelf import Offer, Shelf
+
+LOG_EVERY = 20
+"""Updates between two points in TensorBoard."""
+
+
+class Session:
+    """One learner at work in one run directory."""
+
+    def __init__(
+        self,
+        run: Path,
+        task: Task,
+        seed: int,
+        settings: Mapping[str, Any] | None = None,
+        resume: Path | None = None,
+    ) -> None:
+        """Go on from the newest good checkpoint of the run, else of the run `resume`, or begin.
+
+        `settings` are fields of `Config`; those of a checkpoint hold where none are given.
+
+        Raises:
+            ParameterError: a setting is unknown or out of bounds.
+            CheckpointError: there are checkpoints and none is usable.
+        """
+        self.run, self.task = run, task
+        restored = load_latest(run / "checkpoints")
+        if restored is None and resume is not None:
+            restored = load_latest(resume / "checkpoints")
+        self.resumed = restored is not None
+        self.extra: Extra = dict(restored.extra) if restored else {}
+        self.stage = str(self.extra.get("stage", ""))
+        if restored:
+            self.agent = restored.agent
+            values = {**dataclasses.asdict(self.agent.config), **(settings or {})}
+            self.agent.config = from_mapping(Config, values, "settings")
+        else:
+            spec = PolicySpec(state_dim=task.layout.size, action_dim=task.action_dim)
+            self.agent = Agent(spec, from_mapping(Config, {"seed": seed, **(settings or {})}, "settings"))
+        spec, config = self.agent.spec, self.agent.config
+        self.replay = Replay(
+            spec.state_dim,
+            spec.action_dim,
+            spec.horizon,
+            config.gamma,
+            capacity=config.replay_capacity,
+            holdout_every=config.holdout_every,
+        )
+        self.shelf = Shelf(run / "weights")
+        self.version = self.shelf.newest_on_disk()
+        self.scalars: Scalars = {}
+        self.updates_per_second = 0.0
+        self._writer: SummaryWriter | None = None
+        self._updates = 0
+        self._rate_from = (time.monotonic(), 0)
+        self._status_at = 0.0
+
+    def load_demonstrations(self, directory: Path) -> list[str]:
+        """Fill the replay's offline part; returns a line for each bag that was refused. Raises ValueError."""
+        _, refused = load_bags(self.replay, directory, self.task.layout.hash)
+        if not self.resumed:
+            self.agent.fit_normalizer(self.replay.states("offline"))
+        return refused
+
+    def record(self, step: int, total: int, scalars: Scalars) -> None:
+        """After each update: TensorBoard, rate, status file."""
+        self.scalars = {**self.scalars, **scalars}
+        self._updates += 1
+        if self._updates % LOG_EVERY == 0:
+            for name, value in scalars.items():
+                self.writer.add_scalar(f"{self.stage}/{name}", value, self.agent.gradient_step)
+        now = time.monotonic()
+        since, count = self._rate_from
+        if now - since >= 1.0:
+            self.updates_per_second = (self._updates - count) / (now - since)
+            self._rate_from = (now, self._updates)
+            self.write_status(step, total)
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """TensorBoard; opened when first used."""
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self.run / "tensorboard"))
+        return self._writer
+
+    def write_status(self, step: int, total: int) -> None:
+        """Tell whoever watches the run directory where the stage stands."""
+        status = {
+            "stage": self.stage,
+            "step": step,
+            "total": total,
+            "gradient_step": self.agent.gradient_step,
+            "skipped": self.agent.skipped,
+            "updates_per_second": self.updates_per_second,
+            "policy_version": self.version,
+            "online_steps": self.replay.online_steps,
+            "scalars": self.scalars,
+        }
+        write_atomically(self.run / "status.json", json.dumps(status, indent=1).encode())
+
+    def publish(self) -> Offer:
+        """Put the policy as it is now on offer under the next version."""
+        parent, self.version = self.version, self.version + 1
+        spec = self.agent.spec
+        info = WeightsInfo(
+            version=self.version,
+            parent=parent,
+            gradient_step=self.agent.gradient_step,
+            stage=self.stage,
+            best_of=1 if self.stage == "imitation" else spec.best_of,
+            layout_hash=self.task.layout.hash,
+        )
+        data = encode_weights(self.agent.policy, info)
+        offer = Offer(info, data, sha256(data), spec.spec_hash())
+        self.shelf.put(offer)
+        return offer
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        self.extra["stage"] = self.stage
+        return save_checkpoint(self.run / "checkpoints", self.agent, self.extra)
+
+    def finish_stage(self) -> Path:
+        """Checkpoint, and the stage's weights under its name; returns their path."""
+        self.save()
+        path = self.run / "policies" / f"{self.stage}.safetensors"
+        write_atomically(path, self.publish().data)
+        self.writer.flush()
+        return path
+
+    def close(self) -> None:
+        """Flush the logs."""
+        if self._writer is not None:
+            self._writer.close()

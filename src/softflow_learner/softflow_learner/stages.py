@@ -1,0 +1,161 @@
+"""The four stages as loops around the agent's updates (METHOD.md, The four stages)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from softflow_learner.agent import Agent, Scalars
+from softflow_learner.replay import Batch, Replay
+
+Progress = Callable[[int, int, Scalars], None]
+"""Called after every update with (updates done, updates planned, scalars of this update)."""
+Stop = Callable[[], bool]
+"""Asked before every update; True ends the stage early."""
+
+
+def never() -> bool:
+    """A `Stop` that lets a stage run to its end."""
+    return False
+
+
+def run_imitation(agent: Agent, replay: Replay, progress: Progress, stop: Stop = never) -> int:
+    """Stage 1. Returns the number of updates done."""
+
+    def update() -> Scalars:
+        return agent.imitation_update(_demonstrations(agent, replay))
+
+    return _loop(update, agent.config.imitation_updates, progress, stop)
+
+
+@dataclass(frozen=True)
+class WarmupReport:
+    """How the critic warm-up ended."""
+
+    updates: int
+    td_loss: float
+    """Mean since the last look."""
+    rank_correlation: float
+    """Spearman's, between Q and the discounted return on held-out episodes; NaN without any."""
+    plateau: bool
+    passed: bool
+    """The gate opened; otherwise the stage ran out of updates or was stopped."""
+
+
+def run_warmup(agent: Agent, replay: Replay, progress: Progress, stop: Stop = never) -> WarmupReport:
+    """Stage 2. The policy stays frozen. Ends when the gate opens, or after `warmup_max_updates`."""
+    gate = WarmupGate(agent, replay)
+
+    def update() -> Scalars:
+        scalars = agent.critic_update(_demonstrations(agent, replay))
+        return scalars | gate.observe(scalars["td_loss"])
+
+    gate.updates = _loop(update, agent.config.warmup_max_updates, progress, lambda: gate.passed or stop())
+    return gate.report()
+
+
+def run_offline(agent: Agent, replay: Replay, progress: Progress, stop: Stop = never) -> int:
+    """Stage 3: a critic and an actor update each time. Returns the number of rounds done."""
+
+    def update() -> Scalars:
+        batch = _demonstrations(agent, replay)
+        return agent.critic_update(batch) | agent.actor_update(batch)
+
+    return _loop(update, agent.config.offline_updates, progress, stop)
+
+
+class OnlineLearning:
+    """Stage 4: updates in step with the experience that comes in."""
+
+    def __init__(self, agent: Agent, replay: Replay) -> None:
+        self.agent, self.replay = agent, replay
+        self.rounds = 0
+        """Done so far; whoever resumes sets it."""
+
+    def due(self) -> int:
+        """Rounds that the experience so far allows, less those done; 0 until there is enough of it."""
+        config, steps = self.agent.config, self.replay.online_steps
+        if steps < config.online_min_steps:
+            return 0
+        return int(config.update_to_data * steps / self.replay.horizon) - self.rounds
+
+    def update(self) -> Scalars:
+        """One round: a critic update, and every `actor_every` rounds an actor update on the same batch."""
+        agent, config, steps = self.agent, self.agent.config, self.replay.online_steps
+        agent.beta_scale = annealed(config.beta_final, steps / config.beta_anneal_steps)
+        fraction = config.offline_fraction if steps >= config.online_min_steps else 1.0
+        batch = self.replay.sample(config.batch_size, fraction, agent.numpy_rng)
+        scalars = agent.critic_update(batch)
+        self.rounds += 1
+        if steps >= config.online_critic_only_steps and self.rounds % config.actor_every == 0:
+            scalars |= agent.actor_update(batch)
+        return scalars
+
+
+class WarmupGate:
+    """The TD loss is on a plateau, and Q ranks held-out states as their returns do."""
+
+    def __init__(self, agent: Agent, replay: Replay) -> None:
+        self.agent, self.config = agent, agent.config
+        self.updates = 0
+        self.passed = self.plateau = False
+        self.td_loss = self.rank = float("nan")
+        self._losses: list[float] = []
+        self._held_out, self._returns = replay.held_out()
+
+    def observe(self, td_loss: float) -> Scalars:
+        """After each update; looks every `warmup_check_every`. Returns a look's scalars, else nothing."""
+        self.updates += 1
+        self._losses.append(td_loss)
+        if self.updates % self.config.warmup_check_every:
+            return {}
+        self._look()
+        return {"rank_correlation": self.rank, "plateau": float(self.plateau)}
+
+    def _look(self) -> None:
+        before, self.td_loss = self.td_loss, float(np.nanmean(self._losses))
+        self._losses.clear()
+        self.plateau = bool(abs(self.td_loss - before) <= self.config.warmup_plateau * before)
+        self.rank = self._rank_correlation()
+        ranked = np.isnan(self.rank) or self.rank >= self.config.warmup_rank_correlation
+        self.passed = bool(self.plateau and ranked and self.updates >= self.config.warmup_min_updates)
+
+    def _rank_correlation(self) -> float:
+        if len(self._returns) < 2:
+            return float("nan")
+        held = self._held_out
+        return spearman(self.agent.values(held.states.numpy(), held.actions.numpy()), self._returns)
+
+    def report(self) -> WarmupReport:
+        """What is known at the end."""
+        return WarmupReport(self.updates, self.td_loss, self.rank, self.plateau, self.passed)
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation of two vectors (N,), ties broken by order; 0 if one is constant."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def annealed(final: float, progress: float) -> float:
+    """Linear from 1 at progress 0 to `final` at progress 1 and beyond."""
+    return 1.0 + (final - 1.0) * min(1.0, progress)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64)
+
+
+def _demonstrations(agent: Agent, replay: Replay) -> Batch:
+    return replay.sample(agent.config.batch_size, 1.0, agent.numpy_rng)
+
+
+def _loop(update: Callable[[], Scalars], total: int, progress: Progress, stop: Stop) -> int:
+    for done in range(total):
+        if stop():
+            return done
+        progress(done + 1, total, update())
+    return total
