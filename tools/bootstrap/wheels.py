@@ -28,19 +28,29 @@ def pip(run: Runner, *arguments: str) -> None:
 # --- the virtual environment itself
 
 
-def venv_works() -> bool:
-    """Whether the interpreter still starts (a system upgrade may remove it), and no install was cut short.
+def venv_fault() -> str | None:
+    """Why the environment has to be made again, if it has to.
 
     A package that pip was killed in looks installed, and overwriting it mixes two versions: only a new
     environment is surely whole. PyTorch, the large one, mends itself.
     """
-    if any((STAMPS / f"{step}.running").exists() for step in ("ros", "requirements")):
-        return False
+    if not (VENV / "pyvenv.cfg").exists():
+        return "there was none"
+    for step in ("ros", "requirements"):
+        if (STAMPS / f"{step}.running").exists():
+            return f"the {step} step was cut short"
     try:
         answer = subprocess.run([PYTHON, "-ISc", "import encodings"], capture_output=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return answer.returncode == 0 and (VENV / "pyvenv.cfg").exists()
+    except subprocess.TimeoutExpired:
+        return None  # a machine that busy proves nothing, and others may be using the environment
+    except OSError as error:
+        return f"its interpreter is gone ({error.strerror})"  # as after an upgrade of the system
+    return f"its interpreter ends with {answer.returncode}" if answer.returncode else None
+
+
+def venv_works() -> bool:
+    """Whether the virtual environment can be built upon."""
+    return venv_fault() is None
 
 
 def venv_inputs() -> str:
@@ -50,6 +60,7 @@ def venv_inputs() -> str:
 
 def make_venv(run: Runner, _interrupted: bool) -> None:
     """Start from nothing; the build folder goes too, as CMake remembers the old interpreter."""
+    run.note(f"a new virtual environment: {venv_fault() or 'no stamp, or made for another place or ROS'}")
     for folder in (VENV, BUILD):
         if folder.exists():
             shutil.rmtree(folder)

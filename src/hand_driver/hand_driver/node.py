@@ -164,7 +164,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
                 raise Refusal(f"chunk_id {message.chunk_id}: mode is {self.mode} ({self.mode_reason}), must be active")
             chunk = from_chunk(message)
             if not self.playback.offer(chunk, self.robot_ns / NANOSECONDS):
-                self.counters["repeated_chunks"] += 1
+                self.counters["repeated_or_late_chunks"] += 1
         except Refusal as error:
             self.refuse("action_chunk", error)
             self.result_pub.publish(to_refusal(message, error, self.robot_ns))

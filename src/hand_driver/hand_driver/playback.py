@@ -58,7 +58,7 @@ class ChunkPlayback:
     def __init__(self, action_dim: int, period: float, max_horizon: int = 64) -> None:
         self.action_dim, self.period, self.max_horizon = action_dim, period, max_horizon
         self.known_versions: dict[int, str] = {}
-        self._episode_id = ""
+        self._episode_id = self._previous_id = ""
         self._current: Playing | None = None
         self._next: Chunk | None = None
         self._last_id = 0
@@ -75,7 +75,7 @@ class ChunkPlayback:
 
     def begin(self, episode_id: str) -> None:
         """Start an episode with an empty queue."""
-        self._episode_id, self._last_id = episode_id, 0
+        self._previous_id, self._episode_id, self._last_id = self._episode_id, episode_id, 0
         self._current = self._next = None
 
     def announce(self, version: int, sha256: str) -> None:
@@ -83,11 +83,14 @@ class ChunkPlayback:
         self.known_versions[version] = sha256
 
     def offer(self, chunk: Chunk, now: float) -> bool:
-        """Queue a chunk at robot time `now` [s]; False if it is a repetition of one that was accepted.
+        """Queue a chunk at robot time `now` [s]; False if it is a repetition of one that was accepted, or was
+        planned for the end of the episode before, when a reset overtook it.
 
         Raises:
             Refusal: naming field, value and bound.
         """
+        if chunk.episode_id == self._previous_id != self._episode_id:
+            return False
         self._check(chunk, now)
         if chunk.chunk_id <= self._last_id:
             return False

@@ -55,6 +55,7 @@ def to_node(node: NodeDescription, directory: TemporaryDirectory[str]) -> Node:
         package=node.package,
         executable=node.executable,
         name=node.name,
+        exec_name=node.name,
         namespace=node.namespace,
         parameters=[str(parameter_file)],
         remappings=list(node.remappings),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from softflow_policy.conditioners import Grid, build_conditioner
 from softflow_policy.couplings import AffineCoupling, ConditionalAffine, parity_mask
-from torch import Tensor, nn
 
 GRID = Grid(5, 8)
 

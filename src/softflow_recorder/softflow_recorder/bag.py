@@ -6,10 +6,13 @@ reader of MCAP or rosbag2 understands it without this package.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -114,6 +117,46 @@ def read_episode(path: Path) -> EpisodeData:
         return assembler.finish()
     except EpisodeError as error:
         raise BagError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a closed bag says about its episode without being read."""
+
+    path: Path
+    complete: bool
+    mode: str
+    source: str
+    success: bool
+    metrics: dict[str, float]
+
+    @property
+    def steps(self) -> int:
+        """Control steps."""
+        return int(self.metrics.get("steps", 0))
+
+
+def read_summary(path: Path) -> Summary | None:
+    """Summary of a bag; None while it is not closed.
+
+    Raises:
+        BagError: its metadata cannot be read or is not ours.
+    """
+    metadata = path / "metadata.yaml"
+    if not metadata.is_file():
+        return None
+    try:
+        custom = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]["custom_data"]
+        return Summary(
+            path=path,
+            complete=custom["complete"] == "true",
+            mode=custom.get("mode", ""),
+            source=custom.get("source", ""),
+            success=custom.get("success") == "true",
+            metrics=json.loads(custom.get("metrics", "{}")),
+        )
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise BagError(f"{metadata}: not the metadata of a softflow bag: {error}") from error
 
 
 def episode_bags(directory: Path) -> list[Path]:

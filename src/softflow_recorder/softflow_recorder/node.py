@@ -146,6 +146,7 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             "task": episode.task,
             "mode": episode.mode,
             "source": episode.source,
+            "success": str(episode.success).lower(),
             "layout_hash": episode.layout_hash,
             "metrics": json.dumps(episode.metrics),
         }

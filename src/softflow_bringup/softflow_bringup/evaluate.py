@@ -1,0 +1,53 @@
+"""`softflow eval`: a policy on fixed start states, through the nodes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from softflow_tasks import make_task, task_ids
+
+from softflow_bringup.episodes import GraphFailed, run_episodes
+from softflow_bringup.statistics import bootstrap
+from softflow_bringup.values import GraphError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="softflow eval", description="Measure a policy on fixed start states.")
+    parser.add_argument("--weights", type=Path, required=True, help="weights file (safetensors)")
+    parser.add_argument("--run", type=Path, default=None, help="directory; default: runs/eval-<name of the weights>")
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
+    parser.add_argument("--seed", type=int, default=0, help="of start states and noise; equal seeds are comparable")
+    parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
+    options = parser.parse_args(argv)
+    metric = make_task(options.task).metric
+    if not options.weights.is_file():
+        print(f"softflow eval: weights: {str(options.weights)!r} is not a file", file=sys.stderr)
+        return 2
+    run = options.run or Path("runs") / f"eval-{options.weights.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    arguments = {
+        "task": options.task,
+        "seed": options.seed,
+        "speed": options.speed,
+        "weights": options.weights.resolve(),
+    }
+    try:
+        summaries = run_episodes("inference", arguments, run, options.episodes, lambda _: None, time.sleep)
+    except (GraphFailed, GraphError, ValueError) as error:
+        print(f"softflow eval: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --run goes on")
+        return 130
+    estimate = bootstrap([s.metrics[metric] for s in summaries])
+    result = {"metric": metric, "mean": estimate.mean, "ci95": [estimate.low, estimate.high], "n": estimate.n}
+    (run / "result.json").write_text(json.dumps(result, indent=1))
+    print(f"{metric}: {estimate}")
+    print(f"folder: {run}")
+    return 0

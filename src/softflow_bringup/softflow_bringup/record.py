@@ -1,0 +1,48 @@
+"""`softflow record`: demonstrations of the scripted teacher, through the nodes, into bags."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from softflow_recorder.bag import Summary
+from softflow_tasks import make_task, task_ids
+
+from softflow_bringup.episodes import GraphFailed, run_episodes
+from softflow_bringup.statistics import bootstrap
+from softflow_bringup.values import GraphError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="softflow record", description="Record demonstrations into bags.")
+    parser.add_argument("--run", type=Path, default=Path("runs/demos"), help="directory; an interrupted one goes on")
+    parser.add_argument("--episodes", type=int, default=60)
+    parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
+    options = parser.parse_args(argv)
+    metric = make_task(options.task).metric
+    shown = 0
+
+    def show(summaries: list[Summary]) -> None:
+        nonlocal shown
+        for summary in summaries[shown:]:
+            shown += 1
+            print(f"episode {shown}/{options.episodes}: {metric} {summary.metrics[metric]:.2f}  {summary.path.name}")
+
+    try:
+        arguments = {"task": options.task, "seed": options.seed, "speed": options.speed}
+        summaries = run_episodes("record_demos", arguments, options.run, options.episodes, show, time.sleep)
+    except (GraphFailed, GraphError, ValueError) as error:
+        print(f"softflow record: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on")
+        return 130
+    print(f"{metric}: {bootstrap([s.metrics[metric] for s in summaries])}")
+    print(f"bags: {options.run / 'bags'}")
+    return 0

@@ -1,0 +1,36 @@
+"""Means with bootstrap confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}] (n = {self.n})"
+
+
+def bootstrap(values: Sequence[float], resamples: int = 10_000) -> Estimate:
+    """Percentile bootstrap of the mean; the resampling is seeded, so equal values give equal intervals.
+
+    Raises:
+        ValueError: no values.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.size == 0:
+        raise ValueError("values has 0 entries, must have at least 1")
+    rng = np.random.default_rng(0)
+    means = data[rng.integers(0, data.size, (resamples, data.size))].mean(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Estimate(float(data.mean()), float(low), float(high), int(data.size))

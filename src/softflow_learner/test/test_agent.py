@@ -1,0 +1,159 @@
+"""The agent's updates: each moves only what it may, guards against bad numbers, and repeats with its seed."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from softflow_learner.agent import Agent, TrainingDivergedError
+from softflow_learner.config import Config
+from softflow_learner.replay import Batch
+from softflow_node.parameters import ParameterError, from_mapping
+
+sys.path.insert(0, str(Path(__file__).parent))
+import learner_toy as toy
+
+
+def snapshot(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def changed(module: nn.Module, before: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def batch(seed: int = 0) -> Batch:
+    return toy.replay().sample(32, 1.0, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize(
+    ("update", "moves"),
+    [
+        ("imitation_update", {"flow"}),
+        ("critic_update", {"critic", "target"}),
+        ("actor_update", {"flow"}),
+    ],
+)
+def test_an_update_moves_only_its_own_networks(update: str, moves: set[str]) -> None:
+    agent = toy.agent()
+    modules = {"flow": agent.policy.flow, "critic": agent.policy.critic, "target": agent.target_critic}
+    before = {name: snapshot(m) for name, m in modules.items()}
+    scalars = getattr(agent, update)(batch())
+    assert {name for name, m in modules.items() if changed(m, before[name])} == moves
+    assert all(np.isfinite(v) for v in scalars.values())
+    assert agent.gradient_step == 1 and agent.skipped == 0
+
+
+def test_the_target_follows_by_tau() -> None:
+    agent = toy.agent(target_tau=0.25)
+    before = snapshot(agent.target_critic)
+    agent.critic_update(batch())
+    for name, value in agent.target_critic.state_dict().items():
+        online = agent.policy.critic.state_dict()[name]
+        assert torch.allclose(value, 0.75 * before[name] + 0.25 * online, atol=1e-7)
+
+
+def test_an_actor_update_reaches_every_parameter_of_the_flow() -> None:
+    agent = toy.agent()
+    for _ in range(3):
+        agent.actor_update(batch())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in agent.policy.flow.parameters())
+
+
+def test_imitation_lowers_the_likelihood_loss() -> None:
+    agent, replay = toy.agent(imitation_sigma=0.1), toy.replay()
+    losses = [agent.imitation_update(replay.sample(64, 1.0, agent.numpy_rng))["nll"] for _ in range(150)]
+    assert np.mean(losses[-20:]) < np.mean(losses[:5]) - 0.3
+
+
+def test_updates_repeat_with_the_seed() -> None:
+    runs = []
+    for _ in range(2):
+        agent = toy.agent(seed=3)
+        for k in range(3):
+            agent.critic_update(batch(k))
+            agent.actor_update(batch(k))
+        runs.append(snapshot(agent.policy))
+    assert all(torch.equal(v, runs[1][k]) for k, v in runs[0].items())
+
+
+def test_building_an_agent_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Agent(toy.SPEC, toy.config())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("update", "field"),
+    [
+        ("imitation_update", "actions"),
+        ("critic_update", "returns"),
+        ("critic_update", "states"),
+        ("actor_update", "states"),
+    ],
+)
+def test_a_nan_batch_is_skipped_and_counted(update: str, field: str) -> None:
+    agent, good = toy.agent(), batch()
+    poisoned = getattr(good, field).clone()
+    poisoned.view(-1)[0] = torch.nan
+    before, target = snapshot(agent.policy), snapshot(agent.target_critic)
+    scalars = getattr(agent, update)(dataclasses.replace(good, **{field: poisoned}))
+    assert not changed(agent.policy, before) and not changed(agent.target_critic, target)
+    assert agent.skipped == agent.consecutive_skips == 1 and agent.gradient_step == 0
+    assert any(np.isnan(v) for v in scalars.values())
+    getattr(agent, update)(good)
+    assert agent.skipped == 1 and agent.consecutive_skips == 0 and agent.gradient_step == 1
+    assert all(torch.isfinite(v).all() for v in agent.policy.state_dict().values())
+
+
+def test_too_many_skips_in_a_row_stop_the_run() -> None:
+    agent, good = toy.agent(max_consecutive_skips=2), batch()
+    bad = dataclasses.replace(good, returns=torch.full_like(good.returns, torch.inf))
+    agent.critic_update(bad)
+    agent.critic_update(bad)
+    with pytest.raises(TrainingDivergedError, match="max_consecutive_skips is 2"):
+        agent.critic_update(bad)
+
+
+def test_a_huge_gradient_is_clipped() -> None:
+    agent, good = toy.agent(gradient_clip=0.5), batch()
+    huge = dataclasses.replace(good, returns=torch.full_like(good.returns, 1e6))
+    assert agent.critic_update(huge)["critic_gradient"] > 0.5
+    norm = torch.stack([p.grad.norm() for p in agent.policy.critic.parameters()]).norm()
+    assert float(norm) <= 0.5 + 1e-4
+
+
+def test_values_use_the_configured_aggregate() -> None:
+    agent = toy.agent(aggregate="mean")
+    pessimist = copy.deepcopy(agent)
+    pessimist.config = dataclasses.replace(agent.config, aggregate="min")
+    one = batch()
+    mean, least = (a.values(one.states.numpy(), one.actions.numpy()) for a in (agent, pessimist))
+    assert (least <= mean).all() and (least < mean).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"gamma": 1.5}, r"'gamma' is 1.5, must be in \[0.0, 1.0\]"),
+        ({"batch_size": 0}, "'batch_size' is 0"),
+        ({"aggregate": "max"}, "'aggregate' is 'max', allowed: min, mean"),
+        ({"beta": float("nan")}, "'beta' is nan, must be finite"),
+        ({"warmup_min_updates": 9, "warmup_max_updates": 5}, "'warmup_min_updates' is 9.*= 5"),
+        ({"learning_rat": 1e-3}, "'learning_rat'.*did you mean 'learning_rate'"),
+    ],
+)
+def test_a_bad_config_is_refused_by_name(values: dict[str, object], text: str) -> None:
+    with pytest.raises(ParameterError, match=text):
+        from_mapping(Config, values, "learner")
+    with pytest.raises((ParameterError, TypeError)):
+        Config(**values)  # type: ignore[arg-type]
