@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from softflow_msgs.msg import ActionChunk, ChunkResult, HandDescription, HandState, ObjectState
-from softflow_node.messages import NANOSECONDS, floats32, floats64, from_stamp, numpy32, to_stamp
 
 from hand_driver.device import Description, FloatArray, Reading
 from hand_driver.playback import Chunk, Playing
 from hand_driver.safety import Refusal
+from softflow_node.messages import NANOSECONDS, floats32, floats64, from_stamp, numpy32, to_stamp
 
 BASE_FRAME = "hand_base"
 

@@ -25,10 +25,6 @@ from softflow_msgs.msg import (
     PolicyManifest,
 )
 from softflow_msgs.srv import EStop, ResetEStop, SetMode
-from softflow_node.messages import NANOSECONDS, to_stamp
-from softflow_node.node import SoftflowNode, latched, reliable, run_node
-from softflow_node.parameters import ParameterError, bounded
-from softflow_tasks import make_task, task_ids
 
 from hand_driver.backends import backend_names, make_hand
 from hand_driver.messages import (
@@ -43,6 +39,10 @@ from hand_driver.messages import (
 from hand_driver.pacing import Pacer, parse_speed
 from hand_driver.playback import ChunkPlayback
 from hand_driver.safety import Refusal, clamp_action, clamp_targets
+from softflow_node.messages import NANOSECONDS, to_stamp
+from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.parameters import ParameterError, bounded
+from softflow_tasks import make_task, task_ids
 
 REPEAT_STATE = 0.25
 """[s] wall time after which a world that waits for a chunk says its state again."""
@@ -55,7 +55,9 @@ class DriverParameters:
     backend: str = bounded("sim", choices=backend_names(), doc="which hand")
     task: str = bounded("CubeRotation-v0", choices=task_ids(), doc="maps actions to joint targets")
     speed: str = bounded("1", doc="simulated clock against wall clock: a number or 'max'")
-    lock_step: str = bounded("auto", choices=("auto", "true", "false"), doc="the world waits for the policy; auto: at max")
+    lock_step: str = bounded(
+        "auto", choices=("auto", "true", "false"), doc="the world waits for the policy; auto: at max"
+    )
     clock_topic: str = bounded("/clock", doc="where the robot clock goes; empty = nowhere")
 
 
@@ -125,7 +127,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
 
     def _control_step(self) -> None:
         seconds = self.robot_ns / NANOSECONDS
-        wanted = self.playback.next_action(self.at.step, seconds) if self.mode == HandHealth.MODE_ACTIVE else None
+        wanted = (
+            self.playback.next_action(self.at.step, seconds) if self.mode == HandHealth.MODE_ACTIVE else None
+        )
         starved = wanted is None
         if wanted is None:
             action, targets = self.at.applied, self.at.command
@@ -141,7 +145,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
         sent = self.hand.command(targets)
         self.robot_ns += round(self.hand.wait_period() * NANOSECONDS)
         done = None if starved else self.playback.applied(action)
-        self.at = Step(self.at.episode_id, self.at.seed, self.at.step + 1, self.robot_ns, action, sent, starved)
+        self.at = Step(
+            self.at.episode_id, self.at.seed, self.at.step + 1, self.robot_ns, action, sent, starved
+        )
         self._publish_state()
         if done is not None:
             self.result_pub.publish(to_result(done, ChunkResult.COMPLETED, self.robot_ns))
@@ -161,7 +167,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
             if self.mode != HandHealth.MODE_ACTIVE:
-                raise Refusal(f"chunk_id {message.chunk_id}: mode is {self.mode} ({self.mode_reason}), must be active")
+                raise Refusal(
+                    f"chunk_id {message.chunk_id}: mode is {self.mode} ({self.mode_reason}), must be active"
+                )
             chunk = from_chunk(message)
             if not self.playback.offer(chunk, self.robot_ns / NANOSECONDS):
                 self.counters["repeated_or_late_chunks"] += 1
@@ -205,7 +213,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
         response.ok, response.message = True, f"stopped: {self.mode_reason}"
         return response
 
-    def _on_reset_estop(self, request: ResetEStop.Request, response: ResetEStop.Response) -> ResetEStop.Response:
+    def _on_reset_estop(
+        self, request: ResetEStop.Request, response: ResetEStop.Response
+    ) -> ResetEStop.Response:
         if not request.reason.strip():
             response.message = "reason is empty, must say why it is safe to go on"
         elif self.mode != HandHealth.MODE_ESTOP:

@@ -95,7 +95,9 @@ class ChunkPlayback:
         if chunk.chunk_id <= self._last_id:
             return False
         if self._next is not None:
-            raise Refusal(f"chunk_id {chunk.chunk_id}: the queue holds {self._next.chunk_id} already, depth is 1")
+            raise Refusal(
+                f"chunk_id {chunk.chunk_id}: the queue holds {self._next.chunk_id} already, depth is 1"
+            )
         self._last_id = chunk.chunk_id
         self._next = chunk
         return True

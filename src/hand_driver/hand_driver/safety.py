@@ -35,7 +35,9 @@ def clamp_action(action: FloatArray) -> Clamped:
     return Clamped(value, int(np.count_nonzero(value != action)))
 
 
-def clamp_targets(targets: FloatArray, description: Description, previous: FloatArray, period: float) -> Clamped:
+def clamp_targets(
+    targets: FloatArray, description: Description, previous: FloatArray, period: float
+) -> Clamped:
     """Clamp joint targets (J,) [rad] to the limits and to the speed limit over `period` [s]."""
     step = description.max_velocity * period
     value = np.clip(targets, previous - step, previous + step)

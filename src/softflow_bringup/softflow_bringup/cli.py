@@ -15,7 +15,10 @@ from softflow_bringup.values import GraphError
 COMMANDS = {
     "demo": ("softflow_bringup.demo", "learn on a simulated hand, with everything started for you"),
     "record": ("softflow_bringup.record", "record demonstrations into bags"),
-    "train": ("softflow_bringup.train", "train a policy: imitation, warmup, offline from bags, online beside the robot"),
+    "train": (
+        "softflow_bringup.train",
+        "train a policy: imitation, warmup, offline from bags, online beside the robot",
+    ),
     "eval": ("softflow_bringup.evaluate", "measure a policy"),
     "bench": ("softflow_bringup.bench", "measure rates, latencies and losses of the running system"),
     "bags": ("softflow_recorder.cli", "list, check, repair, label and import bags"),

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from softflow_recorder.bag import Summary, episode_bags, read_summary
-
 from softflow_bringup.graph import load_graph
 from softflow_bringup.supervisor import Supervisor
+from softflow_recorder.bag import Summary, episode_bags, read_summary
 
 POLL = 0.5
 """[s] between two looks at the bags."""
@@ -50,7 +49,9 @@ def run_graph(
         GraphFailed: a required node has gone.
     """
     graph = load_graph(name, {key: str(value) for key, value in arguments.items()})
-    with Supervisor(graph, environment=dict(os.environ), log=lambda *_: None, log_directory=logs) as supervisor:
+    with Supervisor(
+        graph, environment=dict(os.environ), log=lambda *_: None, log_directory=logs
+    ) as supervisor:
         while not supervisor.finished and keep_on():
             wait(POLL)
     if supervisor.exit_code != 0:

@@ -9,21 +9,26 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from softflow_tasks import make_task, task_ids
-
 from softflow_bringup.episodes import GraphFailed, run_episodes
 from softflow_bringup.statistics import bootstrap
 from softflow_bringup.values import GraphError
+from softflow_tasks import make_task, task_ids
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="softflow eval", description="Measure a policy on fixed start states.")
+    parser = argparse.ArgumentParser(
+        prog="softflow eval", description="Measure a policy on fixed start states."
+    )
     parser.add_argument("--weights", type=Path, required=True, help="weights file (safetensors)")
-    parser.add_argument("--run", type=Path, default=None, help="directory; default: runs/eval-<name of the weights>")
+    parser.add_argument(
+        "--run", type=Path, default=None, help="directory; default: runs/eval-<name of the weights>"
+    )
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
-    parser.add_argument("--seed", type=int, default=0, help="of start states and noise; equal seeds are comparable")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of start states and noise; equal seeds are comparable"
+    )
     parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric

@@ -8,18 +8,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from softflow_recorder.bag import Summary
-from softflow_tasks import make_task, task_ids
-
 from softflow_bringup.episodes import GraphFailed, run_episodes
 from softflow_bringup.statistics import bootstrap
 from softflow_bringup.values import GraphError
+from softflow_recorder.bag import Summary
+from softflow_tasks import make_task, task_ids
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(prog="softflow record", description="Record demonstrations into bags.")
-    parser.add_argument("--run", type=Path, default=Path("runs/demos"), help="directory; an interrupted one goes on")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/demos"), help="directory; an interrupted one goes on"
+    )
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument("--seed", type=int, default=0)
@@ -32,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
         nonlocal shown
         for summary in summaries[shown:]:
             shown += 1
-            print(f"episode {shown}/{options.episodes}: {metric} {summary.metrics[metric]:.2f}  {summary.path.name}")
+            print(
+                f"episode {shown}/{options.episodes}: {metric} {summary.metrics[metric]:.2f}  {summary.path.name}"
+            )
 
     try:
         arguments = {"task": options.task, "seed": options.seed, "speed": options.speed}

@@ -145,7 +145,7 @@ def test_substitution_inside_text_and_environment(tmp_path: Path) -> None:
 
 def test_all_arguments_can_be_listed_without_values() -> None:
     names = [argument.name for argument in load_arguments("learner")]
-    assert names == ["run", "demos", "resume", "seed"]
+    assert names == ["run", "learner_run", "demos", "resume", "seed"]
     assert all(argument.help for argument in load_arguments("online_rl"))
 
 

@@ -19,7 +19,9 @@ def load_bags(replay: Replay, directory: Path, layout_hash: str) -> tuple[int, l
         try:
             episode = read_episode(path)
             if episode.layout_hash != layout_hash:
-                raise ValueError(f"{path}: layout_hash is {episode.layout_hash!r}, the task has {layout_hash!r}")
+                raise ValueError(
+                    f"{path}: layout_hash is {episode.layout_hash!r}, the task has {layout_hash!r}"
+                )
             replay.add_episode_segment(
                 episode.states,
                 episode.actions,

@@ -7,18 +7,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
-from softflow_node.parameters import ParameterError
-from softflow_tasks import make_task, task_ids
 
 from softflow_learner import stages
 from softflow_learner.agent import Scalars, TrainingDivergedError
 from softflow_learner.checkpoint import CheckpointError
-from softflow_learner.session import Session
+from softflow_learner.session import Session, parse_settings
+from softflow_node.parameters import ParameterError
 from softflow_node.signals import StopFlag
+from softflow_tasks import make_task, task_ids
 
 PRINT_EVERY = 2.0
 """[s] between two lines of progress."""
@@ -39,7 +37,7 @@ def train(options: argparse.Namespace) -> int:
     """Run one stage in a run directory."""
     task = make_task(options.task)
     stop = StopFlag.install()
-    session = Session(options.run, task, options.seed, _settings(options.set))
+    session = Session(options.run, task, options.seed, parse_settings(options.set))
     for line in session.load_demonstrations(options.demos):
         print(f"refused: {line}", file=sys.stderr)
     if options.stage != "imitation" and not session.resumed:
@@ -80,17 +78,9 @@ class _Printer:
             return
         self._printed = now
         figures = "  ".join(f"{k} {v:.3f}" for k, v in self._session.scalars.items())
-        print(f"{self._session.stage} {step}/{total}  {self._session.updates_per_second:.0f} updates/s  {figures}")
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator:
-            raise ValueError(f"--set {pair!r}: must have the form name=value")
-        settings[name] = yaml.safe_load(text)
-    return settings
+        print(
+            f"{self._session.stage} {step}/{total}  {self._session.updates_per_second:.0f} updates/s  {figures}"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from softflow_msgs.msg import LearnerStatus, PolicyManifest
 from softflow_msgs.srv import FetchPolicyBlock, GetResumePoint, PushExperience, SaveCheckpoint
-from softflow_node.messages import floats32
-from softflow_node.node import SoftflowNode, latched, reliable, run_node
-from softflow_node.parameters import ParameterError, bounded
-from softflow_tasks import make_task, task_ids
 
 from softflow_learner.checkpoint import CheckpointError
 from softflow_learner.journal import Journal, JournalError
 from softflow_learner.messages import add_payload, from_item, to_manifest
-from softflow_learner.session import Session
+from softflow_learner.session import Session, parse_settings
 from softflow_learner.stages import OnlineLearning
+from softflow_node.messages import floats32
+from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.parameters import ParameterError, bounded
+from softflow_tasks import make_task, task_ids
 
 CREDITS = 8
 """Items that a recorder may send at once."""
@@ -38,7 +38,10 @@ class LearnerParameters:
     resume: str = bounded("", doc="run directory to go on from where `run` has no checkpoint")
     demos: str = bounded("", doc="directory of demonstration bags for the offline part of each batch")
     seed: int = bounded(0, low=0, high=2**31 - 1)
-    publish_updates: int = bounded(400, low=1, high=10**6, unit="updates", doc="new weights are offered so often")
+    settings: str = bounded("", doc="fields of Config that differ from its defaults: name=value,name=value")
+    publish_updates: int = bounded(
+        400, low=1, high=10**6, unit="updates", doc="new weights are offered so often"
+    )
     checkpoint_period: float = bounded(60.0, low=1.0, high=86400.0, unit="s")
     threads: int = bounded(1, low=1, high=64, doc="of PyTorch")
 
@@ -73,9 +76,12 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         p = self.params
         run = Path(p.run)
         try:
-            session = Session(run, make_task(p.task), p.seed, resume=Path(p.resume) if p.resume else None)
+            settings = parse_settings(p.settings.split(",") if p.settings else [])
+            session = Session(run, make_task(p.task), p.seed, settings, Path(p.resume) if p.resume else None)
             if not session.resumed:
-                raise ValueError(f"run: {p.run!r} has no checkpoint; ./softflow train imitation makes the first")
+                raise ValueError(
+                    f"run: {p.run!r} has no checkpoint; ./softflow train imitation makes the first"
+                )
             if p.demos:
                 for line in session.load_demonstrations(Path(p.demos)):
                     self.refuse("bag", line)
@@ -121,7 +127,9 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self._since_publication = 0
         offer = self.session.publish()
         self.manifest_pub.publish(to_manifest(offer, PolicyManifest.ACTIVE))
-        self.get_logger().info(f"policy version {offer.info.version} on offer (step {offer.info.gradient_step})")
+        self.get_logger().info(
+            f"policy version {offer.info.version} on offer (step {offer.info.gradient_step})"
+        )
 
     def _on_resume_point(
         self, request: GetResumePoint.Request, response: GetResumePoint.Response
@@ -133,7 +141,9 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
             self.refuse("resume_point", error)
         return response
 
-    def _on_push(self, request: PushExperience.Request, response: PushExperience.Response) -> PushExperience.Response:
+    def _on_push(
+        self, request: PushExperience.Request, response: PushExperience.Response
+    ) -> PushExperience.Response:
         for message in request.items:
             item = from_item(message)
             try:
@@ -164,7 +174,9 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         response.data = array("B", data)
         return response
 
-    def _on_save(self, _: SaveCheckpoint.Request, response: SaveCheckpoint.Response) -> SaveCheckpoint.Response:
+    def _on_save(
+        self, _: SaveCheckpoint.Request, response: SaveCheckpoint.Response
+    ) -> SaveCheckpoint.Response:
         try:
             response.path, response.ok = str(self._save()), True
         except OSError as error:

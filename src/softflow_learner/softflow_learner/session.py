@@ -1,11 +1,11 @@
 """A learner's run directory: checkpoints, weights on offer, logs, status. Plain Python, under CLI and node alike.
 
-    RUN/checkpoints/     everything needed to go on
-    RUN/weights/         the last weights on offer, by version
-    RUN/policies/        weights at the end of each stage
-    RUN/experience/      what robots handed over
-    RUN/tensorboard/     scalars
-    RUN/status.json      where it stands, about once a second
+RUN/checkpoints/     everything needed to go on
+RUN/weights/         the last weights on offer, by version
+RUN/policies/        weights at the end of each stage
+RUN/experience/      what robots handed over
+RUN/tensorboard/     scalars
+RUN/status.json      where it stands, about once a second
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softflow_node.files import write_atomically
-from softflow_node.parameters import from_mapping
-from softflow_policy.spec import PolicySpec
-from softflow_policy.weights import WeightsInfo, encode_weights, sha256
-from softflow_tasks.task import Task
+import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from softflow_learner.agent import Agent, Scalars
@@ -30,9 +26,25 @@ from softflow_learner.checkpoint import Extra, load_latest, save_checkpoint
 from softflow_learner.config import Config
 from softflow_learner.replay import Replay
 from softflow_learner.shelf import Offer, Shelf
+from softflow_node.files import write_atomically
+from softflow_node.parameters import from_mapping
+from softflow_policy.spec import PolicySpec
+from softflow_policy.weights import WeightsInfo, encode_weights, sha256
+from softflow_tasks.task import Task
 
 LOG_EVERY = 20
 """Updates between two points in TensorBoard."""
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` texts as fields of `Config`, values in YAML. Raises ValueError at any other form."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise ValueError(f"setting {pair!r}: must have the form name=value")
+        settings[name.strip()] = yaml.safe_load(text)
+    return settings
 
 
 class Session:

@@ -96,7 +96,9 @@ class SoftflowNode(Node, Generic[P]):
         return SetParametersResult(successful=False, reason=f"{names}: read at start only; restart the node")
 
     def _publish_diagnostics(self) -> None:
-        status = DiagnosticStatus(level=DiagnosticStatus.OK, name=self.get_fully_qualified_name(), message="running")
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.OK, name=self.get_fully_qualified_name(), message="running"
+        )
         refused = sum(count for key, count in self.counters.items() if key.startswith("refused_"))
         if refused:
             status.level = DiagnosticStatus.WARN
@@ -136,5 +138,3 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
         executor.shutdown()
         rclpy.try_shutdown()
     return node.exit_code
-
-

@@ -58,14 +58,20 @@ def check_value(where: str, field: dataclasses.Field[Any], kind: Any, value: Any
         value = tuple(value)
     if not isinstance(value, wanted) or (wanted in (int, float) and isinstance(value, bool)):
         got = type(value).__name__
-        raise ParameterError(f"{where}: parameter {field.name!r} is {value!r} ({got}), must be {wanted.__name__}")
+        raise ParameterError(
+            f"{where}: parameter {field.name!r} is {value!r} ({got}), must be {wanted.__name__}"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise ParameterError(f"{where}: parameter {field.name!r} is {value!r}, must be finite")
     meta = field.metadata
     low, high, choices, unit = (meta.get(k) for k in ("low", "high", "choices", "unit"))
     if choices is not None and value not in choices:
-        raise ParameterError(f"{where}: parameter {field.name!r} is {value!r}, allowed: {', '.join(map(str, choices))}")
+        raise ParameterError(
+            f"{where}: parameter {field.name!r} is {value!r}, allowed: {', '.join(map(str, choices))}"
+        )
     if (low is not None and value < low) or (high is not None and value > high):
         bound = f"[{'-inf' if low is None else low}, {'inf' if high is None else high}]"
-        raise ParameterError(f"{where}: parameter {field.name!r} is {value!r}, must be in {bound} {unit or ''}".rstrip())
+        raise ParameterError(
+            f"{where}: parameter {field.name!r} is {value!r}, must be in {bound} {unit or ''}".rstrip()
+        )
     return value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from softflow_msgs.msg import HandState, ObjectState, Observation
-from softflow_node.messages import floats32, numpy32, to_stamp
-from softflow_tasks.task import HandSample, ObjectSample, StateVector, Task
 
+from softflow_node.messages import floats32, numpy32, to_stamp
 from softflow_perception.alignment import Aligned
+from softflow_tasks.task import HandSample, ObjectSample, StateVector, Task
 
 
 def to_hand_sample(message: HandState, joints: int, actions: int) -> HandSample:

@@ -6,13 +6,13 @@ import sys
 from dataclasses import dataclass
 
 from softflow_msgs.msg import HandState, ObjectState, Observation
+
 from softflow_node.messages import from_stamp
 from softflow_node.node import SoftflowNode, reliable, run_node
 from softflow_node.parameters import bounded
-from softflow_tasks import make_task, task_ids
-
 from softflow_perception.alignment import Aligner
 from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
+from softflow_tasks import make_task, task_ids
 
 HAND, OBJECT = "hand_state", "object_state"
 
@@ -22,7 +22,9 @@ class PerceptionParameters:
     """Parameters of the perception node."""
 
     task: str = bounded("CubeRotation-v0", choices=task_ids(), doc="whose observation layout is built")
-    max_skew: float = bounded(0.025, low=1e-4, high=1.0, unit="s", doc="between the sensors of one observation")
+    max_skew: float = bounded(
+        0.025, low=1e-4, high=1.0, unit="s", doc="between the sensors of one observation"
+    )
 
 
 class PerceptionNode(SoftflowNode[PerceptionParameters]):

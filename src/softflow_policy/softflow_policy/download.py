@@ -35,7 +35,9 @@ class Download:
     def add(self, data: bytes, crc32: int, size: int) -> None:
         """Add the next block. Raises WeightsError that names field, value and bound."""
         if size != self.size:
-            raise WeightsError(f"size of version {self.version} is now {size} bytes, the manifest said {self.size}")
+            raise WeightsError(
+                f"size of version {self.version} is now {size} bytes, the manifest said {self.size}"
+            )
         if zlib.crc32(data) != crc32:
             raise WeightsError(f"crc32 of the block at {self.offset} is {zlib.crc32(data)}, must be {crc32}")
         if len(data) != self.length:
@@ -46,5 +48,7 @@ class Download:
         """The whole file. Raises WeightsError when its hash is not the announced one."""
         digest = hashlib.sha256(self._data).hexdigest()
         if digest != self.sha256:
-            raise WeightsError(f"sha256 of version {self.version} is {digest}, the manifest said {self.sha256}")
+            raise WeightsError(
+                f"sha256 of version {self.version} is {digest}, the manifest said {self.sha256}"
+            )
         return bytes(self._data)

@@ -10,7 +10,12 @@ from softflow_policy.policy import PlannedChunk
 
 
 def to_chunk(
-    planned: PlannedChunk, observation: Observation, active: LoadedPolicy, dt: float, execute_steps: int, expiry: float
+    planned: PlannedChunk,
+    observation: Observation,
+    active: LoadedPolicy,
+    dt: float,
+    execute_steps: int,
+    expiry: float,
 ) -> ActionChunk:
     """`dt` and `expiry` in [s]; the chunk's id is its start step plus one, so that a repetition is recognised."""
     horizon, action_dim = planned.actions.shape

@@ -36,7 +36,9 @@ class PolicyParameters:
     weights: str = bounded("", doc="weights file to start with; empty = wait for the learner")
     learner: str = bounded("/learner", doc="namespace of the learner's services")
     seed: int = bounded(0, low=0, high=2**31 - 1, doc="of the policy's noise")
-    best_of: int = bounded(0, low=0, high=64, doc="chunks among which the critic chooses; 0 = as the weights say")
+    best_of: int = bounded(
+        0, low=0, high=64, doc="chunks among which the critic chooses; 0 = as the weights say"
+    )
     execute_steps: int = bounded(0, low=0, high=64, doc="steps of a chunk that are played; 0 = all")
     expiry: float = bounded(0.1, low=0.01, high=10.0, unit="s", doc="a chunk is not started later than this")
     threads: int = bounded(1, low=1, high=16, doc="of PyTorch")
@@ -108,7 +110,9 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
 
     def _plan(self, active: LoadedPolicy, message: Observation) -> ActionChunk:
         if message.layout_hash != active.info.layout_hash:
-            raise ValueError(f"layout_hash is {message.layout_hash!r}, the weights have {active.info.layout_hash!r}")
+            raise ValueError(
+                f"layout_hash is {message.layout_hash!r}, the weights have {active.info.layout_hash!r}"
+            )
         state = numpy32(message.state)
         self.task.check_state(state)
         spec = active.policy.spec

@@ -99,7 +99,7 @@ def test_train_and_eval_give_the_same_density() -> None:
 
 
 def test_it_keeps_both_of_two_modes() -> None:
-    """Data at +-0.5 with equal mass. A Gaussian of their mean and width would put 23 % into the valley between."""
+    """Data at +-0.5 with equal mass; a Gaussian of their mean and width would put 23 % into the valley."""
     spec = PolicySpec(state_dim=1, horizon=2, action_dim=2, couplings=4, width=32)
     torch.manual_seed(0)
     made, state = ConditionalFlow(spec), torch.zeros(256, 1)

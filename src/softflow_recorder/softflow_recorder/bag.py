@@ -17,8 +17,8 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
-from softflow_node.files import fsync
 
+from softflow_node.files import fsync
 from softflow_recorder.episode import EpisodeAssembler, EpisodeData, EpisodeError
 
 BAG_VERSION = 9
@@ -161,4 +161,6 @@ def read_summary(path: Path) -> Summary | None:
 
 def episode_bags(directory: Path) -> list[Path]:
     """Directories below `directory` that are or were to become bags, in the order of their names."""
-    return sorted({p.parent for p in directory.glob("*/*.mcap")} | {p.parent for p in directory.glob("*/metadata.yaml")})
+    return sorted(
+        {p.parent for p in directory.glob("*/*.mcap")} | {p.parent for p in directory.glob("*/metadata.yaml")}
+    )

@@ -153,7 +153,9 @@ class EpisodeAssembler:
         for step in steps:
             row = rows[step]
             if len(row) != size:
-                raise EpisodeError(f"episode {self.episode_id}: {name} of step {step} has {len(row)} values, not {size}")
+                raise EpisodeError(
+                    f"episode {self.episode_id}: {name} of step {step} has {len(row)} values, not {size}"
+                )
             if not math.isfinite(float(row.sum())):
                 raise EpisodeError(f"episode {self.episode_id}: {name} of step {step} is not finite")
         return np.stack([rows[step] for step in steps])

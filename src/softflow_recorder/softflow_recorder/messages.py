@@ -7,8 +7,8 @@ from array import array
 
 from rclpy.serialization import serialize_message
 from softflow_msgs.msg import EpisodeSegment, ExperienceItem
-from softflow_node.messages import floats32
 
+from softflow_node.messages import floats32
 from softflow_recorder.episode import EpisodeData
 from softflow_recorder.spool import Item
 

@@ -24,9 +24,9 @@ from softflow_msgs.msg import (
     RewardLabel,
 )
 from softflow_msgs.srv import GetResumePoint, PushExperience
+
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import bounded
-
 from softflow_recorder.bag import BagWriter, load_typestore
 from softflow_recorder.episode import EpisodeAssembler, EpisodeError
 from softflow_recorder.messages import to_item, to_payload
@@ -55,7 +55,9 @@ class RecorderParameters:
     ship: bool = bounded(False, doc="hand complete episodes over to the learner")
     learner: str = bounded("/learner", doc="namespace of the learner's services")
     batch: int = bounded(8, low=1, high=64, doc="items in one call, each about 100 kB")
-    completion_timeout: float = bounded(5.0, low=0.1, high=60.0, unit="s", doc="wait for late messages of an episode")
+    completion_timeout: float = bounded(
+        5.0, low=0.1, high=60.0, unit="s", doc="wait for late messages of an episode"
+    )
 
 
 @dataclass
@@ -81,7 +83,9 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self._description: bytes | None = None
         for topic, kind, qos in TOPICS:
             self.create_subscription(kind, topic, partial(self._on_raw, topic, kind), qos, raw=True)
-        self.create_subscription(HandDescription, "hand_description", self._on_description, latched(), raw=True)
+        self.create_subscription(
+            HandDescription, "hand_description", self._on_description, latched(), raw=True
+        )
         self.spool = Spool(self.directory.parent / "spool") if self.params.ship else None
         self._call: Future | None = None
         self._call_started = 0.0
@@ -122,7 +126,9 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         # Names sort by time, also over restarts.
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{episode_id[:8]}"
         custom = {"robot": self.robot, "episode_id": episode_id}
-        recording = Recording(EpisodeAssembler(episode_id), BagWriter(self.directory / name, self.typestore, custom))
+        recording = Recording(
+            EpisodeAssembler(episode_id), BagWriter(self.directory / name, self.typestore, custom)
+        )
         if self._description is not None:
             topic = f"{self.robot}/hand_description".replace("//", "/")
             recording.bag.write(topic, "softflow_msgs/msg/HandDescription", time.time_ns(), self._description)

@@ -7,9 +7,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from softflow_tasks.cube_rotation import CubeRotation
 
 from softflow_sim.cube_scene import CubeScene
+from softflow_tasks.cube_rotation import CubeRotation
 
 
 class CubeRotationEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):

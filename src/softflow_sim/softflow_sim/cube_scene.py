@@ -5,11 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from softflow_sim.hand_model import TIMESTEP, hand_mjcf
 from softflow_tasks import palmdown
 from softflow_tasks.cube_rotation import CUBE_HALF, REST_HEIGHT, CubeRotation
 from softflow_tasks.task import FloatArray, HandSample, ObjectSample
-
-from softflow_sim.hand_model import TIMESTEP, hand_mjcf
 
 CUBE_MASS = 0.060
 """[kg]"""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from softflow_msgs.msg import ActionChunk, Observation
+
 from softflow_node.messages import NANOSECONDS, floats32, from_stamp, to_stamp
 from softflow_node.node import SoftflowNode, reliable, run_node
 from softflow_node.parameters import bounded
-from softflow_tasks import make_task, task_ids
-
 from softflow_sim.teacher import CubeTeacher
+from softflow_tasks import make_task, task_ids
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class TeacherParameters:
 
     task: str = bounded("CubeRotation-v0", choices=task_ids())
     seed: int = bounded(0, low=0, high=2**31 - 1, doc="of the teacher's style and noise")
-    noise: float = bounded(0.02, low=0.0, high=0.2, doc="increments of the Ornstein-Uhlenbeck noise on the action")
+    noise: float = bounded(
+        0.02, low=0.0, high=0.2, doc="increments of the Ornstein-Uhlenbeck noise on the action"
+    )
     horizon: int = bounded(5, low=1, high=32, doc="actions in a chunk")
     expiry: float = bounded(1.0, low=0.05, high=10.0, unit="s", doc="a chunk is not started later than this")
 

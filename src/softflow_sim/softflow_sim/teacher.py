@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from softflow_tasks import palmdown
 from softflow_tasks.cube_rotation import CUBE_HALF, CubeRotation
 from softflow_tasks.task import FloatArray

@@ -13,10 +13,10 @@ from rclpy.action import ActionClient
 from rclpy.task import Future
 from softflow_msgs.action import ResetScene
 from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, RewardLabel
+
 from softflow_node.messages import floats32, numpy32
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import bounded
-
 from softflow_tasks.episode import MODES, Episode, OutOfOrder, episode_seed
 from softflow_tasks.task import make_task, task_ids
 
@@ -33,8 +33,12 @@ class EpisodeParameters:
     seed: int = bounded(0, low=0, high=2**31 - 1, doc="of the start states")
     episodes: int = bounded(0, low=0, doc="end after so many; 0 = go on")
     first_index: int = bounded(0, low=0, doc="index of the first episode, to go on with an earlier run")
-    observers: int = bounded(3, low=1, high=100, doc="subscribers of `observation` to wait for before the first reset")
-    stall_timeout: float = bounded(10.0, low=1.0, high=3600.0, unit="s", doc="without an observation: start anew")
+    observers: int = bounded(
+        3, low=1, high=100, doc="subscribers of `observation` to wait for before the first reset"
+    )
+    stall_timeout: float = bounded(
+        10.0, low=1.0, high=3600.0, unit="s", doc="without an observation: start anew"
+    )
 
 
 class EpisodeNode(SoftflowNode[EpisodeParameters]):

@@ -143,7 +143,9 @@ class Task(ABC):
     def check_state(self, state: StateVector) -> None:
         """Raise ValueError that names the field when a state vector does not fit the layout."""
         if state.shape != (self.layout.size,):
-            raise ValueError(f"state has shape {state.shape}, the layout of {self.id} needs ({self.layout.size},)")
+            raise ValueError(
+                f"state has shape {state.shape}, the layout of {self.id} needs ({self.layout.size},)"
+            )
         if not np.isfinite(state).all():
             index = int(np.flatnonzero(~np.isfinite(state))[0])
             name = next(n for n, s in self.layout.slices().items() if s.start <= index < s.stop)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+
+from hand_driver.device import Description, FloatArray, ObjectReading, Reading
 from softflow_sim.cube_scene import CubeScene
 from softflow_tasks import make_task, palmdown
 from softflow_tasks.cube_rotation import CubeRotation
-
-from hand_driver.device import Description, FloatArray, ObjectReading, Reading
 
 TORQUE_CONSTANT = 1.0
 """[N m/A] of the simulated motors."""

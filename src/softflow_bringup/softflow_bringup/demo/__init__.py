@@ -7,15 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from softflow_learner.checkpoint import CheckpointError
-from softflow_node.signals import StopFlag
-from softflow_recorder.bag import BagError, Summary
-
 from softflow_bringup.demo.plan import QUICK, STAGES, Plan
 from softflow_bringup.demo.run import Demo, StageFailed
 from softflow_bringup.demo.state import DemoState
 from softflow_bringup.episodes import BagWatch, GraphFailed
 from softflow_bringup.values import GraphError
+from softflow_learner.checkpoint import CheckpointError
+from softflow_node.signals import StopFlag
+from softflow_recorder.bag import BagError, Summary
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,11 +8,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+
 from softflow_node.files import write_atomically
 from softflow_recorder.bag import Summary
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 WINDOW = 10
 """Episodes of the moving mean."""

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from softflow_recorder.bag import Summary
-from softflow_tasks import make_task
-
 from softflow_bringup.demo.plan import Plan
 from softflow_bringup.demo.progress import Progress
 from softflow_bringup.demo.state import DemoState
 from softflow_bringup.episodes import BagWatch, GraphFailed, run_episodes, run_graph
 from softflow_bringup.statistics import bootstrap
+from softflow_recorder.bag import Summary
+from softflow_tasks import make_task
 
 RECENT = 10
 """Episodes of which the running figure is the mean."""
@@ -71,7 +70,9 @@ class Demo:
         count = self.plan.demonstrations
 
         def show(summaries: list[Summary]) -> None:
-            self.progress.update(len(summaries) / count, f"{len(summaries)}/{count} episodes  {self._recent(summaries)}")
+            self.progress.update(
+                len(summaries) / count, f"{len(summaries)}/{count} episodes  {self._recent(summaries)}"
+            )
 
         with self._part("teacher") as part:
             arguments = self._arguments() | {"speed": "max"}
@@ -138,6 +139,7 @@ class Demo:
             "learner_run": self.learner,
             "demos": self.demos / "bags",
             "weights": self._weights("offline"),
+            "settings": ",".join(f"{name}={value}" for name, value in plan.settings.items()),
             "first_index": len(watch.summaries()),
         }
         with self._part("online") as part:
@@ -154,11 +156,15 @@ class Demo:
         count = self.plan.eval_episodes
 
         def show(summaries: list[Summary]) -> None:
-            self.progress.update(len(summaries) / count, f"{len(summaries)}/{count} episodes  {self._recent(summaries)}")
+            self.progress.update(
+                len(summaries) / count, f"{len(summaries)}/{count} episodes  {self._recent(summaries)}"
+            )
 
         with self._part(part_name) as part:
             arguments = self._arguments() | {"speed": "max", "weights": self._weights(stage)}
-            summaries = run_episodes("inference", arguments, self.run / "eval" / stage, count, show, self.wait)
+            summaries = run_episodes(
+                "inference", arguments, self.run / "eval" / stage, count, show, self.wait
+            )
             part.text = self._figures(summaries)
         online = BagWatch(self.run / "online" / "bags").summaries() if stage == "online" else []
         self._finish(stage, summaries, self._minutes(online))

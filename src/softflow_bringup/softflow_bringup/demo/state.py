@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softflow_node.files import write_atomically
-
 from softflow_bringup.demo.plan import Plan
 from softflow_bringup.statistics import Estimate
+from softflow_node.files import write_atomically
 
 
 @dataclass
@@ -52,7 +51,9 @@ class DemoState:
         self.walls[part] = self.walls.get(part, 0.0) + seconds
         self.save()
 
-    def add_stage(self, stage: str, metric: str, estimate: Estimate, success: float, robot_minutes: float) -> None:
+    def add_stage(
+        self, stage: str, metric: str, estimate: Estimate, success: float, robot_minutes: float
+    ) -> None:
         """A stage is done."""
         self.stages[stage] = {
             "stage": stage,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
 from softflow_recorder.bag import read_episode
 from softflow_sim.cube_scene import CubeScene
 
@@ -51,7 +52,9 @@ def replay(bag: Path, seconds: float) -> list[NDArray[np.uint8]]:
     return frames
 
 
-def before_after(path: Path, before: Path, after: Path, captions: tuple[str, str], seconds: float = 10.0) -> None:
+def before_after(
+    path: Path, before: Path, after: Path, captions: tuple[str, str], seconds: float = 10.0
+) -> None:
     """Write a GIF with two episodes side by side. Raises VideoError."""
     left, right = replay(before, seconds), replay(after, seconds)
     pictures = []
