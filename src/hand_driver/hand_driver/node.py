@@ -141,6 +141,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
             )
             targets = limited.value
             self.counters["clamped_values"] += clamped.changed + limited.changed
+        self.counters["control_steps"] += 1
         self.counters["starved_steps"] += int(starved)
         sent = self.hand.command(targets)
         self.robot_ns += round(self.hand.wait_period() * NANOSECONDS)
@@ -245,9 +246,10 @@ class DriverNode(SoftflowNode[DriverParameters]):
 
     def _publish_health(self) -> None:
         if self.late:
-            self.counters["late_p50_us"], self.counters["late_p99_us"] = (
-                round(1e6 * v) for v in np.percentile(self.late, (50, 99))
-            )
+            for name, value in zip(
+                ("p50", "p99", "max"), np.percentile(self.late, (50, 99, 100)), strict=True
+            ):
+                self.counters[f"late_{name}_us"] = round(1e6 * value)
         message = HandHealth(
             mode=self.mode,
             reason=self.mode_reason,

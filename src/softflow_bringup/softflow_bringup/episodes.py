@@ -15,7 +15,7 @@ POLL = 0.5
 """[s] between two looks at the bags."""
 
 
-class GraphFailed(RuntimeError):
+class GraphFailedError(RuntimeError):
     """A node that must live has died; the text names the folder with the logs."""
 
 
@@ -46,7 +46,7 @@ def run_graph(
     """Run a graph until it ends by itself or `keep_on` says no; `wait(seconds)` passes the time between looks.
 
     Raises:
-        GraphFailed: a required node has gone.
+        GraphFailedError: a required node has gone.
     """
     graph = load_graph(name, {key: str(value) for key, value in arguments.items()})
     with Supervisor(
@@ -55,7 +55,7 @@ def run_graph(
         while not supervisor.finished and keep_on():
             wait(POLL)
     if supervisor.exit_code != 0:
-        raise GraphFailed(f"{name}: a node that must live has died; its output is in {logs}")
+        raise GraphFailedError(f"{name}: a node that must live has died; its output is in {logs}")
 
 
 def run_episodes(
@@ -69,7 +69,7 @@ def run_episodes(
     """Run a graph for `episodes` episodes in the run directory, counting those of an interrupted run.
 
     Raises:
-        GraphFailed: a required node has gone, or too many episodes were lost.
+        GraphFailedError: a required node has gone, or too many episodes were lost.
     """
     watch = BagWatch(run / "bags")
     done = len(watch.summaries())
@@ -83,6 +83,8 @@ def run_episodes(
         run_graph(name, given, run / "log", keep_on, wait)
     summaries = watch.summaries()
     if len(summaries) < episodes:
-        raise GraphFailed(f"{name}: {len(summaries)} of {episodes} episodes were recorded; see {run / 'log'}")
+        raise GraphFailedError(
+            f"{name}: {len(summaries)} of {episodes} episodes were recorded; see {run / 'log'}"
+        )
     on_progress(summaries)
     return summaries

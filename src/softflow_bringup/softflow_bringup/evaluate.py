@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from softflow_bringup.episodes import GraphFailed, run_episodes
+from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.statistics import bootstrap
 from softflow_bringup.values import GraphError
 from softflow_tasks import make_task, task_ids
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     }
     try:
         summaries = run_episodes("inference", arguments, run, options.episodes, lambda _: None, time.sleep)
-    except (GraphFailed, GraphError, ValueError) as error:
+    except (GraphFailedError, GraphError, ValueError) as error:
         print(f"softflow eval: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from softflow_bringup.episodes import GraphFailed, run_episodes
+from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.statistics import bootstrap
 from softflow_bringup.values import GraphError
 from softflow_recorder.bag import Summary
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         arguments = {"task": options.task, "seed": options.seed, "speed": options.speed}
         summaries = run_episodes("record_demos", arguments, options.run, options.episodes, show, time.sleep)
-    except (GraphFailed, GraphError, ValueError) as error:
+    except (GraphFailedError, GraphError, ValueError) as error:
         print(f"softflow record: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -201,6 +201,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self.status_pub.publish(message)
+        self.counters["updates_per_second"] = round(message.updates_per_second)
         session.write_status(self.online.rounds, 0)
 
     def close(self) -> None:

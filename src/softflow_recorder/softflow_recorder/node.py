@@ -195,8 +195,7 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         if call is not self._call:
             return
         assert self.spool is not None
-        self._call = None
-        answer = call.result()
+        answer, self._call = call.result(), None
         if answer is None:
             self._give_up("the call failed")
             return

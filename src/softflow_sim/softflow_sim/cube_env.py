@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -20,7 +20,7 @@ class CubeRotationEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     holds `success` and the task's metrics, at the end of an episode too.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(self, render_mode: str | None = None) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -55,7 +55,7 @@ class CubeRotationEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         info = self._info() | {"cause": outcome.cause}
         return state.copy(), outcome.reward, outcome.terminated, outcome.truncated, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         return self.scene.render() if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ def episode_seed(mode: str, seed: int, index: int) -> int:
     return int(np.random.SeedSequence([MODES.index(mode), seed, index]).generate_state(1, np.uint32)[0])
 
 
-class OutOfOrder(ValueError):
+class OutOfOrderError(ValueError):
     """An observation is missing: the episode can no longer be judged."""
 
 
@@ -52,14 +52,14 @@ class Episode:
 
         Raises:
             ValueError: wrong size or not finite, naming the field.
-            OutOfOrder: an observation is missing.
+            OutOfOrderError: an observation is missing.
         """
         self.task.check_state(state)
         expected = self.steps + 1 if self._state is not None else 0
         if self.outcome is not None or step < expected:
             return None
         if step > expected:
-            raise OutOfOrder(f"observation of step {step} came, {expected} was expected")
+            raise OutOfOrderError(f"observation of step {step} came, {expected} was expected")
         before, self._state = self._state, state
         if before is None:
             return None

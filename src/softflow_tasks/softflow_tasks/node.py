@@ -17,7 +17,7 @@ from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, RewardLabel
 from softflow_node.messages import floats32, numpy32
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import bounded
-from softflow_tasks.episode import MODES, Episode, OutOfOrder, episode_seed
+from softflow_tasks.episode import MODES, Episode, OutOfOrderError, episode_seed
 from softflow_tasks.task import make_task, task_ids
 
 LABEL_STEPS = 10
@@ -109,7 +109,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._last_seen, self._robot_stamp = time.monotonic(), message.header.stamp
         try:
             outcome = episode.observe(message.step, numpy32(message.state))
-        except OutOfOrder as error:
+        except OutOfOrderError as error:
             self.refuse("observation", error)
             self._end(EpisodeEvent.DISCARDED, str(error))
             return

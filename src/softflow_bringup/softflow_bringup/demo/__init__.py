@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from softflow_bringup.demo.plan import QUICK, STAGES, Plan
-from softflow_bringup.demo.run import Demo, StageFailed
+from softflow_bringup.demo.run import Demo, StageFailedError
 from softflow_bringup.demo.state import DemoState
-from softflow_bringup.episodes import BagWatch, GraphFailed
+from softflow_bringup.episodes import BagWatch, GraphFailedError
 from softflow_bringup.values import GraphError
 from softflow_learner.checkpoint import CheckpointError
 from softflow_node.signals import StopFlag
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where this one stopped", flush=True)
         return 130
-    except (StageFailed, GraphFailed, GraphError, BagError, CheckpointError) as error:
+    except (StageFailedError, GraphFailedError, GraphError, BagError, CheckpointError) as error:
         print(f"\nsoftflow demo: {error}", file=sys.stderr)
         return 1
     return 0

@@ -26,7 +26,8 @@ def write_report(path: Path, task: str, seed: int, stages: list[dict[str, Any]])
 
 def table(stages: list[dict[str, Any]]) -> str:
     """The stages as a table for people."""
-    head = f"{'stage':<11}{'rotations/min':>14}  {'95 % interval':<16}{'success':>8}{'n':>5}{'robot min':>11}{'wall s':>8}"
+    head = f"{'stage':<11}{'rotations/min':>14}  {'95 % interval':<16}{'success':>8}{'n':>5}"
+    head += f"{'robot min':>11}{'wall s':>8}"
     lines = [head, "-" * len(head)]
     for s in stages:
         interval = f"[{s['ci95'][0]:.2f}, {s['ci95'][1]:.2f}]"

@@ -12,7 +12,7 @@ from pathlib import Path
 from softflow_bringup.demo.plan import Plan
 from softflow_bringup.demo.progress import Progress
 from softflow_bringup.demo.state import DemoState
-from softflow_bringup.episodes import BagWatch, GraphFailed, run_episodes, run_graph
+from softflow_bringup.episodes import BagWatch, GraphFailedError, run_episodes, run_graph
 from softflow_bringup.statistics import bootstrap
 from softflow_recorder.bag import Summary
 from softflow_tasks import make_task
@@ -21,7 +21,7 @@ RECENT = 10
 """Episodes of which the running figure is the mean."""
 
 
-class StageFailed(RuntimeError):
+class StageFailedError(RuntimeError):
     """A training process has failed; the text names its log."""
 
 
@@ -53,7 +53,7 @@ class Demo:
         """Run what is not done yet.
 
         Raises:
-            KeyboardInterrupt, StageFailed, GraphFailed.
+            KeyboardInterrupt, StageFailedError, GraphFailedError.
         """
         self._teacher()
         for stage in ("imitation", "warmup", "offline"):
@@ -106,7 +106,7 @@ class Demo:
                 process.terminate()
                 process.wait()
         if process.returncode != 0:
-            raise StageFailed(f"{stage}: exit code {process.returncode}; its output is in {log}")
+            raise StageFailedError(f"{stage}: exit code {process.returncode}; its output is in {log}")
         return self._learner_status(stage)[1]
 
     def _online(self) -> None:
@@ -147,7 +147,7 @@ class Demo:
             summaries = watch.summaries()
             part.text = f"{self._minutes(summaries):.1f} robot min  {self._recent(summaries)}"
         if not self._weights("online").exists():
-            raise GraphFailed(f"online_rl: the learner left no weights; see {run / 'log'}")
+            raise GraphFailedError(f"online_rl: the learner left no weights; see {run / 'log'}")
 
     def _evaluate(self, stage: str) -> None:
         part_name = f"{stage} evaluation"

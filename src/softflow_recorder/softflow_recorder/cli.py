@@ -1,0 +1,167 @@
+"""`softflow bags`: look at recorded episodes, check them, export them as arrays. Plain Python."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow_node.files import write_atomically
+from softflow_recorder.bag import (
+    BagError,
+    episode_bags,
+    read_episode,
+    read_information,
+    read_messages,
+    read_summary,
+)
+from softflow_recorder.episode import EpisodeData
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point; returns 0, 1 where bags are broken or none can be used, 2 after wrong usage."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except (BagError, NotADirectoryError) as error:
+        print(f"softflow bags: {error}", file=sys.stderr)
+        return 2
+
+
+def list_bags(directory: Path) -> int:
+    """Print one line a bag: name, complete, mode, source, steps, metrics."""
+    rows = [("name", "complete", "mode", "source", "steps", "metrics")]
+    rows += [_row(path) for path in bags_in(directory)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _row(path: Path) -> tuple[str, ...]:
+    try:
+        summary = read_summary(path)
+    except BagError:
+        return (path.name, "damaged", "", "", "", "")
+    if summary is None:
+        return (path.name, "not closed", "", "", "", "")
+    metrics = ", ".join(f"{name} {value:.2f}" for name, value in summary.metrics.items() if name != "steps")
+    complete = "yes" if summary.complete else "no"
+    return (path.name, complete, summary.mode, summary.source, str(summary.steps), metrics)
+
+
+def show_bag(path: Path) -> int:
+    """Print the topics of a bag with their counts, and what its recorder wrote about it."""
+    information = read_information(path)
+    width = max((len(topic) for topic, _, _ in information.topics), default=0)
+    for topic, kind, count in information.topics:
+        print(f"{count:8d}  {topic.ljust(width)}  {kind}")
+    for key, value in information.custom.items():
+        print(f"{key}: {value}")
+    return 0
+
+
+def check_bags(directory: Path) -> int:
+    """Read every bag in full and say what is wrong; an episode that is marked as incomplete is not an error."""
+    broken = 0
+    bags = bags_in(directory)
+    for path in bags:
+        try:
+            print(f"{path.name}: {_check(path)}")
+        except BagError as error:
+            broken += 1
+            print(f"{path.name}: BROKEN: {error}")
+    print(f"{len(bags)} bags, {broken} broken")
+    return 1 if broken else 0
+
+
+def _check(path: Path) -> str:
+    custom = read_information(path).custom
+    if custom.get("complete") == "false":
+        count = sum(1 for _ in read_messages(path))
+        return f"readable ({count} messages), marked as incomplete: {custom.get('why', 'no reason given')}"
+    episode = read_episode(path)
+    return f"ok, {episode.steps} steps"
+
+
+def export_bags(directory: Path, file: Path) -> int:
+    """Write all complete episodes as one .npz file, in the names of OGBench and Q-chunking data sets."""
+    episodes: list[EpisodeData] = []
+    for path in bags_in(directory):
+        try:
+            episode = read_episode(path)
+            if episodes and episode.layout_hash != episodes[0].layout_hash:
+                raise BagError(f"{path}: layout_hash is {episode.layout_hash!r}, of another task or version")
+            episodes.append(episode)
+        except BagError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if not episodes:
+        print(f"softflow bags: {str(directory)!r} holds no complete episode", file=sys.stderr)
+        return 1
+    buffer = io.BytesIO()
+    arrays = as_arrays(episodes)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type] # numpy's stub takes no mapping of arrays
+    write_atomically(file, buffer.getvalue())
+    print(f"{file}: {len(episodes)} episodes, {len(arrays['rewards'])} steps")
+    return 0
+
+
+def as_arrays(episodes: Sequence[EpisodeData]) -> Arrays:
+    """Steps of all episodes, one after another, float32.
+
+    observations, next_observations (N, S), actions (N, A) as applied, rewards (N,), masks (N,) = 0 where the step
+    terminated the episode (no bootstrap), terminals (N,) = 1 at the end of each episode, time-outs included.
+    """
+    masks, terminals = [], []
+    for episode in episodes:
+        ends = np.zeros(episode.steps, dtype=np.float32)
+        ends[-1] = 1.0
+        terminals.append(ends)
+        masks.append(1.0 - ends * np.float32(episode.terminated))
+    return {
+        "observations": np.concatenate([e.states[:-1] for e in episodes]),
+        "actions": np.concatenate([e.actions for e in episodes]),
+        "rewards": np.concatenate([e.rewards for e in episodes]),
+        "masks": np.concatenate(masks),
+        "terminals": np.concatenate(terminals),
+        "next_observations": np.concatenate([e.states[1:] for e in episodes]),
+    }
+
+
+def bags_in(directory: Path) -> list[Path]:
+    """Bags below a directory, in the order of their names. Raises NotADirectoryError."""
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{str(directory)!r} is not a directory")
+    return episode_bags(directory)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="softflow bags", description="Look at recorded episodes.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    command = commands.add_parser("list", help="one line for each bag of a directory")
+    command.add_argument("directory", type=Path)
+    command.set_defaults(run=lambda options: list_bags(options.directory))
+    command = commands.add_parser("show", help="topics and metadata of one bag")
+    command.add_argument("bag", type=Path)
+    command.set_defaults(run=lambda options: show_bag(options.bag))
+    command = commands.add_parser(
+        "check", help="read each bag of a directory in full; exit code 1 if one is broken"
+    )
+    command.add_argument("directory", type=Path)
+    command.set_defaults(run=lambda options: check_bags(options.directory))
+    command = commands.add_parser("export", help="complete episodes as arrays for other learners")
+    command.add_argument("directory", type=Path)
+    command.add_argument("file", type=Path, metavar="FILE.npz")
+    command.set_defaults(run=lambda options: export_bags(options.directory, options.file))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

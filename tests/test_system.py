@@ -1,0 +1,156 @@
+"""The real graph as processes: demonstrations, training, online learning, and a clean end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import domain_coordinator
+import pytest
+from softflow_bringup.episodes import BagWatch, run_episodes, run_graph
+from softflow_recorder.bag import read_episode, read_messages
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+SMALL = ("imitation_updates=60", "warmup_min_updates=20", "warmup_max_updates=20", "offline_updates=10")
+ONLINE = "online_min_steps=50,online_critic_only_steps=100,update_to_data=0.5,batch_size=64"
+DEMONSTRATIONS = 3
+EPISODES = 4
+
+
+def our_processes(mark: str) -> list[str]:
+    """Command lines of processes whose environment holds `mark`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def shared_memory() -> set[str]:
+    return {p.name for p in Path("/dev/shm").glob("*fastrtps*")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the whole chain once; the tests look at what it left."""
+    run = tmp_path_factory.mktemp("system")
+    before = shared_memory()
+    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        patch.setenv("SOFTFLOW_TEST_MARK", str(run))
+        run_episodes("record_demos", {"speed": "max"}, run / "demos", DEMONSTRATIONS, lambda _: None, sleep)
+        for stage in ("imitation", "warmup", "offline"):
+            train(stage, run)
+        watch = BagWatch(run / "online" / "bags")
+
+        def keep_on() -> bool:
+            return not (len(watch.summaries()) >= EPISODES and switched(run) and rounds(run) > 0)
+
+        arguments = {
+            "speed": "10",
+            "lock_step": "true",
+            "run": run / "online",
+            "learner_run": run / "learner",
+            "demos": run / "demos" / "bags",
+            "weights": run / "learner" / "policies" / "offline.safetensors",
+            "settings": ONLINE,
+        }
+        run_graph("online_rl", arguments, run / "log", keep_on, sleep)
+    (run / "left.json").write_text(
+        json.dumps(
+            {"processes": our_processes(f"SOFTFLOW_TEST_MARK={run}"), "shm": sorted(shared_memory() - before)}
+        )
+    )
+    return run
+
+
+def sleep(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
+def train(stage: str, run: Path) -> None:
+    command = [sys.executable, "-m", "softflow_learner.cli", stage, "--run", str(run / "learner")]
+    command += ["--demos", str(run / "demos" / "bags")]
+    for setting in SMALL:
+        command += ["--set", setting]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def rounds(run: Path) -> int:
+    """Online rounds that the learner has done."""
+    status = json.loads((run / "learner" / "status.json").read_text())
+    return int(status["step"]) if status["stage"] == "online" else 0
+
+
+def switched(run: Path) -> list[int]:
+    """Versions that the policy node has put in force, in order."""
+    lines = (
+        (run / "log" / "policy.log").read_text().splitlines() if (run / "log" / "policy.log").exists() else []
+    )
+    versions = [int(line.split("policy version ")[1].split()[0]) for line in lines if "is active" in line]
+    return versions if len(versions) >= 2 else []
+
+
+def test_learner_took_gradient_steps(run: Path) -> None:
+    assert rounds(run) > 0
+
+
+def test_policy_switched_to_a_newer_version(run: Path) -> None:
+    versions = switched(run)
+    assert versions == sorted(set(versions)) and len(versions) >= 2
+
+
+def test_bags_hold_the_versions_that_acted(run: Path) -> None:
+    watch = BagWatch(run / "online" / "bags")
+    episodes = [read_episode(s.path) for s in watch.summaries()]
+    assert len(episodes) >= EPISODES
+    acted = {int(v) for e in episodes for v in e.policy_versions}
+    assert acted and acted <= set(switched(run))
+    assert all(e.source == "policy" and e.mode == "train" for e in episodes)
+
+
+def test_versions_change_only_between_chunks(run: Path) -> None:
+    for summary in BagWatch(run / "online" / "bags").summaries():
+        for topic, _, message in read_messages(summary.path):
+            if topic.endswith("chunk_result") and message.executed_steps:
+                assert message.policy_version in switched(run)
+
+
+def test_learner_stored_every_complete_episode_once(run: Path) -> None:
+    stored = list((run / "learner" / "experience").glob("*/*/*.segment"))
+    waiting = list((run / "online" / "spool").glob("*.item"))
+    assert len(stored) + len(waiting) == len(BagWatch(run / "online" / "bags").summaries())
+    assert len(stored) >= 3
+
+
+def test_final_weights_and_checkpoint_are_left(run: Path) -> None:
+    assert (run / "learner" / "policies" / "online.safetensors").is_file()
+    assert list((run / "learner" / "checkpoints").glob("checkpoint_*"))
+
+
+def test_nothing_is_left_running(run: Path) -> None:
+    assert json.loads((run / "left.json").read_text()) == {"processes": [], "shm": []}
+
+
+def test_equal_seeds_give_equal_episodes_in_lock_step(run: Path, tmp_path: Path) -> None:
+    weights = run / "learner" / "policies" / "online.safetensors"
+    episodes = []
+    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        for attempt in ("first", "second"):
+            arguments = {"speed": "max", "weights": weights, "seed": 7}
+            done = run_episodes("inference", arguments, tmp_path / attempt, 1, lambda _: None, sleep)
+            episodes.append(read_episode(done[0].path))
+    first, second = episodes
+    assert first.states.tobytes() == second.states.tobytes()
+    assert first.actions.tobytes() == second.actions.tobytes()
