@@ -18,9 +18,10 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from softflow_msgs.msg import ActionChunk, ChunkResult, HandState, Observation
+
 from softflow_bringup.graph import load_graph
 from softflow_bringup.supervisor import Supervisor
-from softflow_msgs.msg import ActionChunk, ChunkResult, HandState, Observation
 from softflow_node.messages import to_stamp
 from softflow_node.node import reliable
 from softflow_policy.policy import ChunkPolicy

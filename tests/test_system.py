@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import domain_coordinator
 import pytest
+
 from softflow_bringup.episodes import BagWatch, run_episodes, run_graph
 from softflow_recorder.bag import read_episode, read_messages
 
@@ -26,9 +28,9 @@ def our_processes(mark: str) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                if mark.encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            other = entry.name.isdigit() and int(entry.name) != os.getpid()
+            if other and mark.encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue
     return found
@@ -70,12 +72,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return run
-
-
-def sleep(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)
 
 
 def train(stage: str, run: Path) -> None:

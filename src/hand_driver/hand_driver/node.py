@@ -46,6 +46,8 @@ from softflow_tasks import make_task, task_ids
 
 REPEAT_STATE = 0.25
 """[s] wall time after which a world that waits for a chunk says its state again."""
+SILENCE = 5.0
+"""[s] wall time after which it says that it waits."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
         rest = self.task.rest_action()
         self.at = Step("", 0, 0, 0, rest, self.task.action_to_joints(rest), starved=False)
         self.late: deque[float] = deque(maxlen=10_000)
-        self._said_at = 0.0
+        self._said_at = self._complained_at = 0.0
         self._wire()
         self.description_pub.publish(to_description(d, self._calibration_hash(), self.robot_ns))
         self._publish_health()
@@ -123,6 +125,11 @@ class DriverNode(SoftflowNode[DriverParameters]):
         if now - self._said_at >= REPEAT_STATE:
             self.counters["states_repeated"] += 1
             self._publish_state()
+        if now - self.pacer.due > SILENCE and now - self._complained_at > SILENCE:
+            self._complained_at = now
+            self.get_logger().warning(
+                f"the world waits: no chunk for step {self.at.step} for {now - self.pacer.due:.0f} s"
+            )
         return max(0.0, self._said_at + REPEAT_STATE - now)
 
     def _control_step(self) -> None:

@@ -91,9 +91,9 @@ class ChunkPlayback:
         """
         if chunk.episode_id == self._previous_id != self._episode_id:
             return False
-        self._check(chunk, now)
-        if chunk.chunk_id <= self._last_id:
+        if chunk.episode_id == self._episode_id and chunk.chunk_id <= self._last_id:
             return False
+        self._check(chunk, now)
         if self._next is not None:
             raise Refusal(
                 f"chunk_id {chunk.chunk_id}: the queue holds {self._next.chunk_id} already, depth is 1"
@@ -110,7 +110,7 @@ class ChunkPlayback:
             raise Refusal(f"actions has shape {shape}, must be (1..{self.max_horizon}, {self.action_dim})")
         if not 1 <= chunk.execute_steps <= shape[0]:
             raise Refusal(f"execute_steps is {chunk.execute_steps}, must be in [1, {shape[0]}]")
-        if abs(chunk.dt - self.period) > 1e-6:
+        if not abs(chunk.dt - self.period) <= 1e-6:  # so that NaN is refused
             raise Refusal(f"dt is {chunk.dt} s, the control period is {self.period} s")
         check_finite("actions", chunk.actions)
         if chunk.policy_version != 0 and self.known_versions.get(chunk.policy_version) != chunk.policy_sha256:

@@ -96,7 +96,7 @@ def test_arguments_reach_the_parameters_with_their_type() -> None:
     assert graph.node("policy").parameters["weights"] == "1"
     assert graph.node("recorder").parameters["directory"] == "runs/x/bags"
     learner = graph.node("learner").parameters
-    assert (learner["run"], learner["resume"], learner["seed"]) == ("runs/x", "runs/x", 7)
+    assert (learner["run"], learner["resume"], learner["seed"]) == ("runs/x", "", 7)
 
 
 def test_python_values_and_paths_are_arguments_too() -> None:
@@ -145,7 +145,7 @@ def test_substitution_inside_text_and_environment(tmp_path: Path) -> None:
 
 def test_all_arguments_can_be_listed_without_values() -> None:
     names = [argument.name for argument in load_arguments("learner")]
-    assert names == ["run", "learner_run", "demos", "resume", "seed"]
+    assert names == ["run", "learner_run", "demos", "settings", "resume", "seed"]
     assert all(argument.help for argument in load_arguments("online_rl"))
 
 

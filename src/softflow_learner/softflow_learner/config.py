@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from softflow_node.parameters import ParameterError, bounded
-from softflow_policy.validated import Validated
+from softflow_node.parameters import ParameterError, Validated, bounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +45,9 @@ class Config(Validated):
 
     # -- Stage 3, offline RL
     offline_updates: int = bounded(1000, low=0, high=10**8, unit="updates")
-    # Weight of the likelihood per dimension against a Q normalised to 1.
-    beta: float = bounded(0.8, low=0.0, high=1e4)
+    # Weight of the likelihood per dimension against a Q normalised to 1. Below about 1 the offline stage leaves the
+    # data and drops the cube; above about 4 it hardly moves.
+    beta: float = bounded(2.0, low=0.0, high=1e4)
     # Weight of E[sum relu(|x| - 1)^2]: keeps samples within reach of the straight-through clip.
     kappa: float = bounded(1.0, low=0.0, high=1e4)
 
@@ -63,9 +63,9 @@ class Config(Validated):
     # Critic-only at first, while the online data are new to it.
     online_critic_only_steps: int = bounded(1000, low=0, high=10**8, unit="steps")
     # beta falls linearly to this share of itself ...
-    beta_final: float = bounded(1.0, low=0.0, high=1.0)
+    beta_final: float = bounded(0.4, low=0.0, high=1.0)
     # ... within so many online steps.
-    beta_anneal_steps: int = bounded(50000, low=1, high=10**9, unit="steps")
+    beta_anneal_steps: int = bounded(6000, low=1, high=10**9, unit="steps")
 
     # -- Replay
     # 14 h at 20 Hz; 0.4 GB with a state of 34 numbers.

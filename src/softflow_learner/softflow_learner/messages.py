@@ -22,7 +22,10 @@ def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:
     Raises:
         ValueError: not a segment, of another layout, or with wrong sizes; names field, value and bound.
     """
-    segment: EpisodeSegment = deserialize_message(payload, EpisodeSegment)
+    try:
+        segment: EpisodeSegment = deserialize_message(payload, EpisodeSegment)
+    except Exception as error:  # rclpy says nothing about what damaged bytes raise
+        raise ValueError(f"payload of {len(payload)} bytes is not an episode segment: {error}") from error
     if segment.layout_hash != layout_hash:
         raise ValueError(f"layout_hash is {segment.layout_hash!r}, this learner's task has {layout_hash!r}")
     n, s, a = segment.steps, segment.state_dim, segment.action_dim

@@ -75,3 +75,18 @@ def check_value(where: str, field: dataclasses.Field[Any], kind: Any, value: Any
             f"{where}: parameter {field.name!r} is {value!r}, must be in {bound} {unit or ''}".rstrip()
         )
     return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Validated:
+    """Checks every field against its annotation and its `bounded` limits.
+
+    Raises:
+        ParameterError: names field, value and bound.
+    """
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = check_value(type(self).__name__, field, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)

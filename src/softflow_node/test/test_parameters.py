@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from softflow_node.parameters import ParameterError, bounded, from_mapping
@@ -89,6 +89,8 @@ def test_choices_are_listed() -> None:
     assert all(part in refusal(mode="trian") for part in ("'mode'", "'trian'", "allowed: train, eval"))
 
 
+@example(1.0)
+@example(100.0)
 @given(st.floats(allow_nan=False) | st.integers())
 def test_a_value_is_taken_exactly_when_it_is_inside_the_bounds(value: float) -> None:
     if 1.0 <= value <= 100.0:

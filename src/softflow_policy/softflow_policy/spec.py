@@ -7,8 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from softflow_node.parameters import ParameterError, bounded, from_mapping
-from softflow_policy.validated import Validated
+from softflow_node.parameters import ParameterError, Validated, bounded, from_mapping
 
 
 @dataclasses.dataclass(frozen=True)

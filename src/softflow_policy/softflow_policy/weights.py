@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from softflow_node.parameters import ParameterError, bounded, from_mapping
+from softflow_node.parameters import ParameterError, Validated, bounded, from_mapping
 from softflow_policy.policy import ChunkPolicy, PlanError, chunk_noise
 from softflow_policy.spec import PolicySpec
-from softflow_policy.validated import Validated
 
 FORMAT = "softflow-weights/1"
 MAX_BYTES = 256 * 2**20
@@ -123,7 +122,7 @@ def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         raise WeightsError(
             f"tensors missing: {missing}, foreign: {foreign}; must be exactly those of the spec"
         )
-    for name, tensor in found.items():
+    for name, tensor in sorted(found.items()):
         like = wanted[name]
         if tensor.shape != like.shape or tensor.dtype != like.dtype:
             got = f"{tuple(tensor.shape)} {tensor.dtype}"

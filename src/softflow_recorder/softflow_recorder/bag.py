@@ -120,6 +120,36 @@ def read_episode(path: Path) -> EpisodeData:
 
 
 @dataclass(frozen=True)
+class Information:
+    """What the metadata of a closed bag says."""
+
+    topics: tuple[tuple[str, str, int], ...]
+    """(topic, type, number of messages), by topic."""
+    custom: dict[str, str]
+    """What the recorder wrote about the episode; empty in a foreign bag."""
+
+
+def read_information(path: Path) -> Information:
+    """Read a bag's metadata.
+
+    Raises:
+        BagError: not a bag, not closed, or its metadata cannot be read.
+    """
+    metadata = path / "metadata.yaml"
+    if not metadata.is_file():
+        raise BagError(f"{path}: metadata.yaml is missing: not a bag, or one that was never closed")
+    try:
+        about = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]
+        topics = [(t["topic_metadata"], t["message_count"]) for t in about["topics_with_message_count"]]
+        return Information(
+            topics=tuple(sorted((str(t["name"]), str(t["type"]), int(count)) for t, count in topics)),
+            custom={str(k): str(v) for k, v in (about.get("custom_data") or {}).items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise BagError(f"{metadata}: not the metadata of a bag: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a closed bag says about its episode without being read."""
 
@@ -142,11 +172,10 @@ def read_summary(path: Path) -> Summary | None:
     Raises:
         BagError: its metadata cannot be read or is not ours.
     """
-    metadata = path / "metadata.yaml"
-    if not metadata.is_file():
+    if not (path / "metadata.yaml").is_file():
         return None
+    custom = read_information(path).custom
     try:
-        custom = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]["custom_data"]
         return Summary(
             path=path,
             complete=custom["complete"] == "true",
@@ -155,8 +184,8 @@ def read_summary(path: Path) -> Summary | None:
             success=custom.get("success") == "true",
             metrics=json.loads(custom.get("metrics", "{}")),
         )
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise BagError(f"{metadata}: not the metadata of a softflow bag: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise BagError(f"{path}: not a softflow bag: {type(error).__name__}: {error}") from error
 
 
 def episode_bags(directory: Path) -> list[Path]:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 
 def list_bags(directory: Path) -> int:
     """Print one line a bag: name, complete, mode, source, steps, metrics."""
-    rows = [("name", "complete", "mode", "source", "steps", "metrics")]
+    rows: list[tuple[str, ...]] = [("name", "complete", "mode", "source", "steps", "metrics")]
     rows += [_row(path) for path in bags_in(directory)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:

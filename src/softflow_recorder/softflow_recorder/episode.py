@@ -118,8 +118,10 @@ class EpisodeAssembler:
         """The episode as arrays.
 
         Raises:
-            EpisodeError: something is missing, has the wrong size, or is not finite.
+            EpisodeError: it was discarded, or something is missing, has the wrong size, or is not finite.
         """
+        if self.discarded:
+            raise EpisodeError(f"episode {self.episode_id}: was discarded: {self.end.cause}")
         missing = self.missing()
         if missing:
             raise EpisodeError(f"episode {self.episode_id}: missing {missing}")

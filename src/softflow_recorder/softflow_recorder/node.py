@@ -119,7 +119,7 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         recording.assembler.add(topic, message)
         if recording.assembler.ended:
             recording.ended_at = recording.ended_at or time.monotonic()
-            if not recording.assembler.missing():
+            if recording.assembler.discarded or not recording.assembler.missing():
                 self._close(recording)
 
     def _open(self, episode_id: str, message: Any) -> Recording:
@@ -159,7 +159,7 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         bag.set_custom(custom)
         bag.close()
         self.counters["episodes"] += 1
-        if self.spool is not None and not assembler.discarded and episode.mode == "train":
+        if self.spool is not None and episode.mode == "train":
             self.spool.append(to_payload(self.robot, episode))
 
     def _ship(self, now: float) -> None:
@@ -192,10 +192,10 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self._call, self._resumed, self._next_try = None, False, time.monotonic() + RETRY
 
     def _on_answer(self, call: Future) -> None:
-        if call is not self._call:
+        expected, answer = call is self._call, call.result()
+        if not expected or self.spool is None:
             return
-        assert self.spool is not None
-        answer, self._call = call.result(), None
+        self._call = None
         if answer is None:
             self._give_up("the call failed")
             return

@@ -58,9 +58,9 @@ class Spool:
         """
         if seq >= self._next:
             raise ValueError(f"acknowledged seq is {seq}, the newest item is {self._next - 1}")
-        if seq <= self.acknowledged:
-            return
-        write_atomically(self._directory / "acknowledged", str(seq).encode())
+        if seq > self.acknowledged:
+            write_atomically(self._directory / "acknowledged", str(seq).encode())
+        # Items of an earlier acknowledgement too: a crash may have left them.
         for item in self.pending(limit=1_000_000):
             if item.seq <= seq:
                 item.path.unlink()

@@ -180,10 +180,11 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self.get_logger().info(f"episode {episode.index} {cause}: {figures}")
 
     def close(self) -> None:
-        """An episode that is cut off by the end of the node is a truncated one, and its data counts."""
+        """What is cut off by the end of the node is worth learning from, but no measurement and no demonstration."""
         if self.episode is not None and self.episode.steps > 0:
             self._label()
-            self._end(EpisodeEvent.TRUNCATED, "interrupted")
+            train = self.params.mode == "train"
+            self._end(EpisodeEvent.TRUNCATED if train else EpisodeEvent.DISCARDED, "interrupted")
         # The last event must leave before the context does.
         time.sleep(0.3)
 

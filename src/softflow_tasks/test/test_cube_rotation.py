@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def state(
 def test_layout_is_gapless_and_as_large_as_it_says() -> None:
     slices = list(TASK.layout.slices().values())
     assert slices[0].start == 0 and slices[-1].stop == TASK.layout.size == 34
-    assert all(a.stop == b.start for a, b in zip(slices, slices[1:], strict=False))
+    assert all(a.stop == b.start for a, b in itertools.pairwise(slices))
     assert state().shape == (34,) and state().dtype == np.float32
 
 

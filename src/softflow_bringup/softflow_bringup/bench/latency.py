@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from softflow_recorder.bag import episode_bags, read_episode
-from softflow_tasks import make_task
 
 from softflow_bringup.graph import GraphDescription, load_graph
 from softflow_bringup.supervisor import Supervisor
+from softflow_recorder.bag import episode_bags, read_episode
+from softflow_tasks import make_task
 
 RATES = (20.0, 100.0)
 """[Hz]"""

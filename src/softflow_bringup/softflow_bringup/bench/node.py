@@ -10,6 +10,7 @@ from rclpy.context import Context
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from softflow_msgs.msg import ActionChunk, Observation
+
 from softflow_node.messages import floats32
 from softflow_node.node import reliable
 from softflow_tasks.task import StateVector, Task

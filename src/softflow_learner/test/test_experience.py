@@ -1,0 +1,148 @@
+"""Experience into the replay: from the recorder's payloads and from bags. Bad ones are named and left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+from softflow_msgs.msg import EpisodeEvent, EpisodeSegment, PolicyManifest
+
+from softflow_learner.bags import load_bags
+from softflow_learner.journal import Journal
+from softflow_learner.messages import add_payload, from_item, to_manifest
+from softflow_learner.replay import Replay
+from softflow_learner.shelf import Offer
+from softflow_policy.weights import WeightsInfo
+from softflow_recorder.bag import read_episode
+from softflow_recorder.messages import to_item, to_payload
+from softflow_recorder.spool import Spool
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "softflow_recorder" / "test"))
+
+from recorder_toy import TASK, Toy
+
+HASH = TASK.layout.hash
+
+
+def replay() -> Replay:
+    return Replay(34, 8, horizon=3, gamma=0.9)
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> bytes:
+    return to_payload("/hand0", read_episode(Toy.make(mode="train").write(tmp_path / "bag")))
+
+
+def changed(payload: bytes, **values: Any) -> bytes:
+    segment = deserialize_message(payload, EpisodeSegment)
+    for name, value in values.items():
+        setattr(segment, name, value)
+    return bytes(serialize_message(segment))
+
+
+def test_an_episode_comes_from_bag_over_spool_and_journal_into_the_replay_unchanged(
+    payload: bytes, tmp_path: Path
+) -> None:
+    spool, journal, into = Spool(tmp_path / "spool"), Journal(tmp_path / "journal"), replay()
+    item = to_item("/hand0", spool.boot, spool.append(payload))
+    for _ in range(2):  # the answer was lost, so the recorder sends it again
+        journal.add(from_item(item))
+    spool.acknowledge(journal.acknowledged("/hand0", spool.boot))
+    assert [add_payload(into, stored, HASH) for stored in journal.payloads()] == [12]
+    assert spool.pending(1) == []
+    toy = Toy.make()
+    np.testing.assert_array_equal(into.states(), toy.states[:-1])
+    batch = into.windows(np.array([0]))
+    np.testing.assert_array_equal(batch.actions[0], toy.actions[:3])
+    assert float(batch.returns[0]) == pytest.approx(float(toy.rewards[:3] @ [1, 0.9, 0.81]), abs=1e-6)
+
+
+def test_steps_of_the_policy_are_online_and_of_the_teacher_offline(payload: bytes) -> None:
+    into = replay()
+    add_payload(into, payload, HASH)
+    add_payload(into, changed(payload, source="policy", episode_id="other"), HASH)
+    assert into.size("offline") == into.size("online") == into.online_steps == 12
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"layout_hash": "other"}, f"layout_hash is 'other', this learner's task has '{HASH}'"),
+        ({"steps": 13}, r"states has 442 values, must have 476"),
+        ({"state_dim": 33}, r"states has 442 values, must have 429"),
+        ({"action_dim": 9}, r"actions has 96 values, must have 108"),
+        ({"rewards": array("f", [0.0] * 11)}, r"rewards has 11 values, must have 12"),
+        ({"rewards": array("f", [np.nan] * 12)}, r"reward"),
+        ({"start_step": 5}, r"start"),
+    ],
+)
+def test_a_payload_that_does_not_fit_is_named_and_nothing_is_stored(
+    payload: bytes, values: dict[str, Any], named: str
+) -> None:
+    into = replay()
+    with pytest.raises(ValueError, match=named):
+        add_payload(into, changed(payload, **values), HASH)
+    assert into.size() == 0
+    assert add_payload(into, payload, HASH) == 12
+
+
+@pytest.mark.parametrize("kept", [0, 3, 40, 500])
+def test_bytes_that_are_no_segment_are_a_value_error(payload: bytes, kept: int) -> None:
+    into = replay()
+    with pytest.raises(ValueError, match="segment"):
+        add_payload(into, payload[:kept], HASH)
+    assert into.size() == 0
+
+
+def test_load_bags_skips_what_is_damaged_or_foreign_and_says_so(tmp_path: Path) -> None:
+    Toy.make(seed=1, episode_id="a").write(tmp_path / "1-good")
+    broken = Toy.make(seed=2, episode_id="b").write(tmp_path / "2-truncated")
+    (file,) = broken.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-500])
+    Toy.make(seed=3, episode_id="c", layout_hash="old").write(tmp_path / "3-old")
+    Toy.make(seed=4, episode_id="d", kind=EpisodeEvent.DISCARDED).write(tmp_path / "4-discarded")
+    Toy.make(seed=5, episode_id="e", steps=7).write(tmp_path / "5-good")
+    into = replay()
+    added, refused = load_bags(into, tmp_path, HASH)
+    assert (added, into.size("offline"), len(refused)) == (2, 19, 3)
+    assert "2-truncated" in refused[0] and "truncated" in refused[0]
+    assert "3-old" in refused[1] and "'old'" in refused[1] and HASH in refused[1]
+    assert "4-discarded" in refused[2]
+
+
+def test_the_same_episode_in_two_bags_is_learned_once(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        Toy.make().write(tmp_path / name)
+    into = replay()
+    assert load_bags(into, tmp_path, HASH)[0] == 1 and into.size() == 12
+
+
+def test_a_directory_without_a_usable_bag_is_an_error_that_gives_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no usable episode$"):
+        load_bags(replay(), tmp_path, HASH)
+    Toy.make(layout_hash="old").write(tmp_path / "old")
+    with pytest.raises(ValueError, match=r"holds no usable episode .*layout_hash is 'old'"):
+        load_bags(replay(), tmp_path, HASH)
+
+
+def test_a_drop_and_a_time_out_bootstrap_differently(tmp_path: Path) -> None:
+    for kind, discount in ((EpisodeEvent.TERMINATED, 0.0), (EpisodeEvent.TRUNCATED, 0.9**3)):
+        toy = dataclasses.replace(Toy.make(), kind=kind)
+        toy.write(tmp_path / str(kind) / "bag")
+        into = replay()
+        load_bags(into, tmp_path / str(kind), HASH)
+        assert float(into.windows(np.array([9])).discounts[0]) == pytest.approx(discount)
+
+
+def test_a_manifest_says_what_is_on_offer() -> None:
+    info = WeightsInfo(version=4, parent=3, gradient_step=99, stage="online", best_of=8, layout_hash=HASH)
+    manifest = to_manifest(Offer(info, b"12345", "sha", "spec"), PolicyManifest.CANDIDATE)
+    assert (manifest.version, manifest.parent, manifest.size, manifest.sha256) == (4, 3, 5, "sha")
+    assert (manifest.spec_hash, manifest.layout_hash, manifest.stage) == ("spec", HASH, "online")
+    assert manifest.gradient_step == 99 and manifest.state == PolicyManifest.CANDIDATE
