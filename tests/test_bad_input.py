@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -65,12 +66,20 @@ class Probe:
             assert time.monotonic() < end, f"never: {what}"
             self.executor.spin_once(timeout_sec=0.1)
 
-    def refusal(self, chunk_id: int) -> ChunkResult:
-        def find() -> list[ChunkResult]:
-            return [r for r in self.results if r.chunk_id == chunk_id and r.reason == ChunkResult.REFUSED]
+    def refusal(self, make: Callable[[int], ActionChunk]) -> ChunkResult:
+        """Publish until the driver refuses; a reset in between makes a chunk one of the episode before."""
+        first = 1_000_000 + len(self.results)
+        found: list[ChunkResult] = []
+        sent = itertools.count(first)
 
-        self.until(find, f"refusal of chunk {chunk_id}")
-        return find()[0]
+        def attempt() -> bool:
+            self.chunks.publish(make(next(sent)))
+            self.executor.spin_once(timeout_sec=0.2)
+            found.extend(r for r in self.results if r.chunk_id >= first and r.reason == ChunkResult.REFUSED)
+            return bool(found)
+
+        self.until(attempt, "a refusal")
+        return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +148,7 @@ NAN_ACTIONS = array("f", [0.0] * 7 + [math.nan] + [0.0] * 8)
 def test_bad_chunk_is_refused_by_name_and_the_hand_goes_on(
     probe: Probe, fields: dict[str, Any], words: list[str]
 ) -> None:
-    chunk_id = 1_000_000 + len(probe.results)
-    probe.chunks.publish(chunk(probe, chunk_id, **fields))
-    detail = probe.refusal(chunk_id).detail
+    detail = probe.refusal(lambda chunk_id: chunk(probe, chunk_id, **fields)).detail
     assert all(word in detail for word in words), detail
     seen = len(probe.states)
     probe.until(lambda: len(probe.states) > seen + 5, "the hand going on")

@@ -29,7 +29,7 @@ ELSEWHERE = {
     "train": "train a policy from recorded episodes",
     "eval": "evaluate a policy",
     "bench": "measure rates, latencies and learning curves",
-    "bags": "list, check, repair and import bags",
+    "bags": "list, show, check and export bags",
 }
 
 

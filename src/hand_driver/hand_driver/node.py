@@ -149,6 +149,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
             targets = limited.value
             self.counters["clamped_values"] += clamped.changed + limited.changed
         self.counters["control_steps"] += 1
+        self.counters["expired_chunks"] = self.playback.expired
         self.counters["starved_steps"] += int(starved)
         sent = self.hand.command(targets)
         self.robot_ns += round(self.hand.wait_period() * NANOSECONDS)

@@ -58,6 +58,8 @@ class ChunkPlayback:
     def __init__(self, action_dim: int, period: float, max_horizon: int = 64) -> None:
         self.action_dim, self.period, self.max_horizon = action_dim, period, max_horizon
         self.known_versions: dict[int, str] = {}
+        self.expired = 0
+        """Chunks that were accepted and then had to wait beyond their expiry."""
         self._episode_id = self._previous_id = ""
         self._current: Playing | None = None
         self._next: Chunk | None = None
@@ -127,6 +129,7 @@ class ChunkPlayback:
         if self._current is None and self._next is not None:
             if now > self._next.expiry:
                 self._next = None
+                self.expired += 1
                 return None
             self._current, self._next = Playing(self._next, step), None
         if self._current is None:

@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "eval": ("softflow_bringup.evaluate", "measure a policy"),
     "bench": ("softflow_bringup.bench", "measure rates, latencies and losses of the running system"),
-    "bags": ("softflow_recorder.cli", "list, check, repair, label and import bags"),
+    "bags": ("softflow_recorder.cli", "list, show, check and export bags"),
 }
 EXIT_USAGE = 2
 

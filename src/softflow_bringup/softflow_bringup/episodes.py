@@ -9,7 +9,7 @@ from typing import Any
 
 from softflow_bringup.graph import load_graph
 from softflow_bringup.supervisor import Supervisor
-from softflow_recorder.bag import Summary, episode_bags, read_summary
+from softflow_recorder.bag import BagError, Summary, episode_bags, read_summary
 
 POLL = 0.5
 """[s] between two looks at the bags."""
@@ -29,10 +29,14 @@ class BagWatch:
     def summaries(self) -> list[Summary]:
         """Of the complete episodes so far, in order."""
         for path in episode_bags(self._directory) if self._directory.is_dir() else []:
-            if path not in self._known:
+            if path in self._known:
+                continue
+            try:
                 summary = read_summary(path)
-                if summary is not None:
-                    self._known[path] = summary
+            except BagError:
+                continue  # half written just now, or foreign: looked at again next time
+            if summary is not None:
+                self._known[path] = summary
         return [s for _, s in sorted(self._known.items()) if s.complete]
 
 

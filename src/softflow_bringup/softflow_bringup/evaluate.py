@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from softflow_bringup.domain import private_domain
 from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.statistics import bootstrap
 from softflow_bringup.values import GraphError
@@ -43,7 +44,10 @@ def main(argv: Sequence[str]) -> int:
         "weights": options.weights.resolve(),
     }
     try:
-        summaries = run_episodes("inference", arguments, run, options.episodes, lambda _: None, time.sleep)
+        with private_domain():
+            summaries = run_episodes(
+                "inference", arguments, run, options.episodes, lambda _: None, time.sleep
+            )
     except (GraphFailedError, GraphError, ValueError) as error:
         print(f"softflow eval: {error}", file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from softflow_bringup.domain import private_domain
 from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.statistics import bootstrap
 from softflow_bringup.values import GraphError
@@ -39,7 +40,10 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         arguments = {"task": options.task, "seed": options.seed, "speed": options.speed}
-        summaries = run_episodes("record_demos", arguments, options.run, options.episodes, show, time.sleep)
+        with private_domain():
+            summaries = run_episodes(
+                "record_demos", arguments, options.run, options.episodes, show, time.sleep
+            )
     except (GraphFailedError, GraphError, ValueError) as error:
         print(f"softflow record: {error}", file=sys.stderr)
         return 2

@@ -80,7 +80,7 @@ class Journal:
 
     @staticmethod
     def _key(robot: str, boot: str) -> tuple[str, str]:
-        name = robot.strip("/").replace("/", "_") or "root"
+        name = robot.strip("/").replace("/", ".") or "root"
         for field, value in (("robot", name), ("boot", boot)):
             if not _NAME.fullmatch(value) or value.startswith("."):
                 raise JournalError(f"{field} is {value!r}, must match {_NAME.pattern}")

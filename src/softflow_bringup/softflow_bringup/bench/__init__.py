@@ -6,6 +6,8 @@ import argparse
 import importlib
 from collections.abc import Sequence
 
+from softflow_bringup.domain import private_domain
+
 BENCHMARKS = {"latency": "softflow_bringup.bench.latency"}
 
 
@@ -14,4 +16,5 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="softflow bench", description=__doc__)
     parser.add_argument("name", choices=sorted(BENCHMARKS))
     options, rest = parser.parse_known_args(argv)
-    return int(importlib.import_module(BENCHMARKS[options.name]).main(rest))
+    with private_domain():
+        return int(importlib.import_module(BENCHMARKS[options.name]).main(rest))

@@ -10,6 +10,7 @@ from pathlib import Path
 from softflow_bringup.demo.plan import QUICK, STAGES, Plan
 from softflow_bringup.demo.run import Demo, StageFailedError
 from softflow_bringup.demo.state import DemoState
+from softflow_bringup.domain import private_domain
 from softflow_bringup.episodes import BagWatch, GraphFailedError
 from softflow_bringup.values import GraphError
 from softflow_learner.checkpoint import CheckpointError
@@ -34,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     print(f"softflow demo: {plan.task}, seed {options.seed}, folder {run}", flush=True)
     try:
-        demo.all_stages()
+        with private_domain():
+            demo.all_stages()
         _conclude(demo)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where this one stopped", flush=True)
