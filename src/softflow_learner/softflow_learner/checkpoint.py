@@ -18,6 +18,7 @@ from torch import Tensor
 
 from softflow_learner.agent import Agent
 from softflow_learner.config import Config
+from softflow_node.files import fsync
 from softflow_node.parameters import from_mapping
 from softflow_policy.spec import PolicySpec
 
@@ -62,9 +63,9 @@ def save_checkpoint(root: Path, agent: Agent, extra: Extra | None = None, keep: 
     tensors = save(_tensors(agent))
     _write(temporary / TENSORS, tensors)
     _write(temporary / STATE, json.dumps(_state(agent, tensors, extra or {})).encode())
-    _sync(temporary)
+    fsync(temporary)
     _replace(temporary, final)
-    _sync(root)
+    fsync(root)
     for old in list_checkpoints(root)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -204,14 +205,6 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _replace(temporary: Path, final: Path) -> None:
