@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,17 +24,19 @@ DEMONSTRATIONS = 3
 EPISODES = 4
 
 
+def read(path: Path) -> bytes:
+    """Of a file in /proc; empty when the process is gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def our_processes(mark: str) -> list[str]:
     """Command lines of processes whose environment holds `mark`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            other = entry.name.isdigit() and int(entry.name) != os.getpid()
-            if other and mark.encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
+    others = [p for p in Path("/proc").glob("[0-9]*") if int(p.name) != os.getpid()]
+    found = [p for p in others if mark.encode() in read(p / "environ")]
+    return [read(p / "cmdline").replace(b"\0", b" ").decode() for p in found]
 
 
 def shared_memory() -> set[str]:
@@ -150,3 +153,28 @@ def test_equal_seeds_give_equal_episodes_in_lock_step(run: Path, tmp_path: Path)
     first, second = episodes
     assert first.states.tobytes() == second.states.tobytes()
     assert first.actions.tobytes() == second.actions.tobytes()
+
+
+def test_a_recorder_without_a_processor_for_half_a_second_loses_nothing(tmp_path: Path) -> None:
+    paused = []
+
+    def pause(seconds: float) -> None:
+        recorders = [
+            int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if b"recorder_node" in read(p)
+        ]
+        mark = f"SOFTFLOW_TEST_MARK={tmp_path}".encode()
+        mine = [pid for pid in recorders if mark in read(Path(f"/proc/{pid}/environ"))]
+        if mine and not paused and list((tmp_path / "bags").glob("*/*.mcap")):
+            paused.extend(mine)
+            os.kill(mine[0], signal.SIGSTOP)
+            sleep(0.5)
+            os.kill(mine[0], signal.SIGCONT)
+        sleep(0.1)
+
+    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        patch.setenv("SOFTFLOW_TEST_MARK", str(tmp_path))
+        arguments = {"speed": "max", "run": tmp_path, "episodes": 3}
+        run_graph("record_demos", arguments, tmp_path / "log", lambda: True, pause)
+    assert paused
+    assert len(BagWatch(tmp_path / "bags").summaries()) == 3

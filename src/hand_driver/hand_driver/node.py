@@ -40,7 +40,7 @@ from hand_driver.pacing import Pacer, parse_speed
 from hand_driver.playback import ChunkPlayback
 from hand_driver.safety import Refusal, clamp_action, clamp_targets
 from softflow_node.messages import NANOSECONDS, to_stamp
-from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_tasks import make_task, task_ids
 
@@ -94,9 +94,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
     def _wire(self) -> None:
         self.description_pub = self.create_publisher(HandDescription, "hand_description", latched())
         self.health_pub = self.create_publisher(HandHealth, "hand_health", latched())
-        self.state_pub = self.create_publisher(HandState, "hand_state", reliable(10))
-        self.object_pub = self.create_publisher(ObjectState, "object_state", reliable(10))
-        self.result_pub = self.create_publisher(ChunkResult, "chunk_result", reliable(100))
+        self.state_pub = self.create_publisher(HandState, "hand_state", stream())
+        self.object_pub = self.create_publisher(ObjectState, "object_state", stream())
+        self.result_pub = self.create_publisher(ChunkResult, "chunk_result", stream())
         clock = self.params.clock_topic
         self.clock_pub = self.create_publisher(Clock, clock, reliable(10)) if clock else None
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, reliable(2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from softflow_recorder.bag import BagError, Summary, episode_bags, read_summary
 
 POLL = 0.5
 """[s] between two looks at the bags."""
+ATTEMPTS = 3
+"""At recording an episode completely."""
 
 
 class GraphFailedError(RuntimeError):
@@ -62,6 +64,19 @@ def run_graph(
         raise GraphFailedError(f"{name}: a node that must live has died; its output is in {logs}")
 
 
+def gaps(done: Collection[int], count: int) -> list[tuple[int, int]]:
+    """(first, length) of the runs of indices in [0, count) that are not done."""
+    found: list[tuple[int, int]] = []
+    for index in range(count):
+        if index in done:
+            continue
+        if found and sum(found[-1]) == index:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((index, 1))
+    return found
+
+
 def run_episodes(
     name: str,
     arguments: Mapping[str, Any],
@@ -70,25 +85,31 @@ def run_episodes(
     on_progress: Callable[[list[Summary]], None],
     wait: Callable[[float], None],
 ) -> list[Summary]:
-    """Run a graph for `episodes` episodes in the run directory, counting those of an interrupted run.
+    """Run a graph for the episodes 0 .. `episodes` - 1 in the run directory; those that are there are not repeated.
+
+    An episode that was recorded incompletely is run again, from the same start state.
 
     Raises:
-        GraphFailedError: a required node has gone, or too many episodes were lost.
+        GraphFailedError: a required node has gone, or episodes stay incomplete.
     """
     watch = BagWatch(run / "bags")
-    done = len(watch.summaries())
-    if done < episodes:
 
-        def keep_on() -> bool:
-            on_progress(watch.summaries())
-            return True
+    def keep_on() -> bool:
+        on_progress(watch.summaries())
+        return True
 
-        given = {**arguments, "run": run, "episodes": episodes - done, "first_index": done}
-        run_graph(name, given, run / "log", keep_on, wait)
-    summaries = watch.summaries()
-    if len(summaries) < episodes:
+    for _ in range(ATTEMPTS):
+        missing = gaps({s.index for s in watch.summaries()}, episodes)
+        for first, length in missing:
+            given = {**arguments, "run": run, "episodes": length, "first_index": first}
+            run_graph(name, given, run / "log", keep_on, wait)
+        if not missing:
+            break
+    by_index = {s.index: s for s in watch.summaries() if s.index < episodes}
+    if len(by_index) < episodes:
         raise GraphFailedError(
-            f"{name}: {len(summaries)} of {episodes} episodes were recorded; see {run / 'log'}"
+            f"{name}: {len(by_index)} of {episodes} episodes are complete; see {run / 'log'}"
         )
+    summaries = [by_index[index] for index in range(episodes)]
     on_progress(summaries)
     return summaries

@@ -13,6 +13,7 @@ from softflow_bringup.demo.plan import QUICK, Plan
 from softflow_bringup.demo.progress import Progress
 from softflow_bringup.demo.report import table
 from softflow_bringup.demo.state import DemoState
+from softflow_bringup.episodes import gaps
 from softflow_bringup.statistics import Estimate, bootstrap
 
 
@@ -71,3 +72,16 @@ def test_table_shows_what_the_report_holds(tmp_path: Path) -> None:
     stage |= {"robot_minutes": 40.0, "wall_s": 412.0}
     text = table([json.loads(json.dumps(stage))])
     assert all(word in text for word in ("online", "9.87", "[9.50, 10.25]", "90 %", "20", "40.0", "412"))
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        (set(), [(0, 5)]),
+        ({0, 1, 2, 3, 4}, []),
+        ({0, 1, 3}, [(2, 1), (4, 1)]),
+        ({2, 7}, [(0, 2), (3, 2)]),
+    ],
+)
+def test_gaps_are_what_is_not_done(done: set[int], expected: list[tuple[int, int]]) -> None:
+    assert gaps(done, 5) == expected

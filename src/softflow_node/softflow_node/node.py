@@ -34,9 +34,12 @@ def reliable(depth: int) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
-def best_effort(depth: int = 5) -> QoSProfile:
-    """Best effort, volatile."""
-    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+def stream() -> QoSProfile:
+    """For what the recorder must have in full: reliable, with room for seconds in which a reader gets no processor.
+
+    A reliable writer still overwrites what a slow reader has not taken when its history is full.
+    """
+    return reliable(1000)
 
 
 def latched(depth: int = 1) -> QoSProfile:

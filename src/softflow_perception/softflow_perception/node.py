@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from softflow_msgs.msg import HandState, ObjectState, Observation
 
 from softflow_node.messages import from_stamp
-from softflow_node.node import SoftflowNode, reliable, run_node
+from softflow_node.node import SoftflowNode, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_perception.alignment import Aligner
 from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
@@ -35,9 +35,9 @@ class PerceptionNode(SoftflowNode[PerceptionParameters]):
         self.task = make_task(self.params.task)
         self.aligner: Aligner[object] = Aligner(HAND, (OBJECT,), self.params.max_skew)
         self._obs_id = 0
-        self.pub = self.create_publisher(Observation, "observation", reliable(10))
-        self.create_subscription(HandState, HAND, self._on_hand, reliable(10))
-        self.create_subscription(ObjectState, OBJECT, self._on_object, reliable(10))
+        self.pub = self.create_publisher(Observation, "observation", stream())
+        self.create_subscription(HandState, HAND, self._on_hand, stream())
+        self.create_subscription(ObjectState, OBJECT, self._on_object, stream())
 
     def _on_hand(self, message: HandState) -> None:
         self._add(HAND, message)

@@ -15,7 +15,7 @@ from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest
 from softflow_msgs.srv import FetchPolicyBlock
 
 from softflow_node.messages import numpy32
-from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_policy.download import Download
 from softflow_policy.loaded import LoadedPolicy, load_policy
@@ -59,10 +59,10 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         self._newest = 0
         self._last: ActionChunk | None = None
         self._times: deque[float] = deque(maxlen=2000)
-        self.chunk_pub = self.create_publisher(ActionChunk, "action_chunk", reliable(2))
+        self.chunk_pub = self.create_publisher(ActionChunk, "action_chunk", stream())
         self.active_pub = self.create_publisher(PolicyManifest, "active_policy", latched(10))
         self._load_start()
-        self.create_subscription(Observation, "observation", self._on_observation, reliable(10))
+        self.create_subscription(Observation, "observation", self._on_observation, stream())
         base = self.params.learner
         self.create_subscription(PolicyManifest, f"{base}/policy_manifest", self._on_manifest, latched())
         self._fetch = self.create_client(FetchPolicyBlock, f"{base}/fetch_policy_block")

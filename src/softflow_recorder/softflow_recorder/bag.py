@@ -155,6 +155,8 @@ class Summary:
 
     path: Path
     complete: bool
+    index: int
+    """Of the episode within its run; -1 in an incomplete one."""
     mode: str
     source: str
     success: bool
@@ -179,6 +181,7 @@ def read_summary(path: Path) -> Summary | None:
         return Summary(
             path=path,
             complete=custom["complete"] == "true",
+            index=int(custom.get("index", "-1")),
             mode=custom.get("mode", ""),
             source=custom.get("source", ""),
             success=custom.get("success") == "true",

@@ -25,7 +25,7 @@ from softflow_msgs.msg import (
 )
 from softflow_msgs.srv import GetResumePoint, PushExperience
 
-from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_recorder.bag import BagWriter, load_typestore
 from softflow_recorder.episode import EpisodeAssembler, EpisodeError
@@ -34,12 +34,12 @@ from softflow_recorder.spool import Spool
 
 TOPICS: tuple[tuple[str, Any, Any], ...] = (
     ("episode_event", EpisodeEvent, latched(100)),
-    ("hand_state", HandState, reliable(200)),
-    ("object_state", ObjectState, reliable(200)),
-    ("observation", Observation, reliable(200)),
-    ("action_chunk", ActionChunk, reliable(200)),
-    ("chunk_result", ChunkResult, reliable(200)),
-    ("reward_label", RewardLabel, reliable(200)),
+    ("hand_state", HandState, stream()),
+    ("object_state", ObjectState, stream()),
+    ("observation", Observation, stream()),
+    ("action_chunk", ActionChunk, stream()),
+    ("chunk_result", ChunkResult, stream()),
+    ("reward_label", RewardLabel, stream()),
 )
 ANSWER_TIMEOUT = 5.0
 """[s] after which a call to the learner is given up and repeated."""
@@ -150,6 +150,7 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         custom = {
             "complete": "true",
             "task": episode.task,
+            "index": str(episode.index),
             "mode": episode.mode,
             "source": episode.source,
             "success": str(episode.success).lower(),

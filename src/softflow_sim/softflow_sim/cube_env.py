@@ -17,7 +17,8 @@ class CubeRotationEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     Action (8,) in [-1, 1]; observation (34,), see `CubeRotation.layout`; 20 Hz. A drop terminates, the time limit
     truncates. `reset(seed=s)` gives the start state that the driver's `ResetScene` with seed `s` gives. `info`
-    holds `success` and the task's metrics, at the end of an episode too.
+    holds `success`, `dropped` and the task's metrics, at the end of an episode too; numbers only, since evaluation
+    loops elsewhere take the mean of whatever is in it.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -52,7 +53,7 @@ class CubeRotationEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         state = self._observe()
         outcome = self.task.advance(self._progress, self._state, state)
         self._state = state
-        info = self._info() | {"cause": outcome.cause}
+        info = self._info() | {"dropped": outcome.terminated}
         return state.copy(), outcome.reward, outcome.terminated, outcome.truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -65,4 +66,8 @@ class CubeRotationEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self.task.observe(self.scene.hand(), self.scene.object())
 
     def _info(self) -> dict[str, Any]:
-        return {"success": self.task.success(self._progress), **self.task.metrics(self._progress)}
+        return {
+            "success": self.task.success(self._progress),
+            "dropped": False,
+            **self.task.metrics(self._progress),
+        }

@@ -9,7 +9,7 @@ import numpy as np
 from softflow_msgs.msg import ActionChunk, Observation
 
 from softflow_node.messages import NANOSECONDS, floats32, from_stamp, to_stamp
-from softflow_node.node import SoftflowNode, reliable, run_node
+from softflow_node.node import SoftflowNode, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_sim.teacher import CubeTeacher
 from softflow_tasks import make_task, task_ids
@@ -37,8 +37,8 @@ class TeacherNode(SoftflowNode[TeacherParameters]):
         self._episode_id = ""
         self._chunk: ActionChunk | None = None
         self._teacher = CubeTeacher(0)
-        self.pub = self.create_publisher(ActionChunk, "action_chunk", reliable(2))
-        self.create_subscription(Observation, "observation", self._on_observation, reliable(10))
+        self.pub = self.create_publisher(ActionChunk, "action_chunk", stream())
+        self.create_subscription(Observation, "observation", self._on_observation, stream())
 
     def _on_observation(self, message: Observation) -> None:
         if message.steps_left > 0:

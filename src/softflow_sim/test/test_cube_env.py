@@ -87,7 +87,7 @@ def test_the_time_limit_truncates_at_step_400() -> None:
     assert not any(terminated or truncated for terminated, truncated, _ in ends[:-1])
     terminated, truncated, info = ends[-1]
     assert truncated is True and terminated is False
-    assert info["cause"] == "time_limit" and info["success"] is False and info["steps"] == 400
+    assert info["dropped"] is False and info["success"] is False and info["steps"] == 400
 
 
 def test_what_the_caller_does_to_an_observation_changes_nothing() -> None:

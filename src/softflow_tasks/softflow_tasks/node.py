@@ -15,7 +15,7 @@ from softflow_msgs.action import ResetScene
 from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, RewardLabel
 
 from softflow_node.messages import floats32, numpy32
-from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_tasks.episode import MODES, Episode, OutOfOrderError, episode_seed
 from softflow_tasks.task import make_task, task_ids
@@ -55,8 +55,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._robot_stamp = Time()
         self._last_seen = time.monotonic()
         self.event_pub = self.create_publisher(EpisodeEvent, "episode_event", latched(100))
-        self.label_pub = self.create_publisher(RewardLabel, "reward_label", reliable(100))
-        self.create_subscription(Observation, "observation", self._on_observation, reliable(100))
+        self.label_pub = self.create_publisher(RewardLabel, "reward_label", stream())
+        self.create_subscription(Observation, "observation", self._on_observation, stream())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self._reset = ActionClient(self, ResetScene, "reset_scene")
 

@@ -140,7 +140,7 @@ class Demo:
             "demos": self.demos / "bags",
             "weights": self._weights("offline"),
             "settings": ",".join(f"{name}={value}" for name, value in plan.settings.items()),
-            "first_index": len(watch.summaries()),
+            "first_index": 1 + max((s.index for s in watch.summaries()), default=-1),
         }
         with self._part("online") as part:
             run_graph("online_rl", arguments, run / "log", keep_on, self.wait)
