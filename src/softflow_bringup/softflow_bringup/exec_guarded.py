@@ -1,10 +1,11 @@
-"""Becomes a node's process: ties it to the supervisor's life, lowers its priority, then execs the command.
+"""Becomes a node's process: ties it to the supervisor's life, sets its priority, then execs the command.
 
 Run by path, `python -I -S exec_guarded.py SUPERVISOR_PID NICE COMMAND...`; standard library only. A process
 of its own does this, because Python code between fork and exec (`preexec_fn`) can dead-lock when the
 supervisor has threads.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -21,7 +22,9 @@ def main(argv: list[str]) -> None:
     if os.getppid() != supervisor:
         sys.exit("the supervisor died before its node began")
     if nice:
-        os.nice(nice)
+        # Only a privileged user may raise a priority; the node runs without it elsewhere.
+        with contextlib.suppress(PermissionError):
+            os.nice(nice)
     try:
         os.execvp(command[0], command)
     except OSError as error:

@@ -285,8 +285,8 @@ def _find_parameter_files(path: Path, where: str, names: Sequence[Any]) -> tuple
 def _check_numbers(where: str, node: Mapping[str, Any]) -> None:
     if not 0.0 <= node.get("respawn_delay", 1.0) <= 60.0:
         raise GraphError(f"{where}.respawn_delay: is {node['respawn_delay']!r}, must be in [0, 60] s")
-    if not 0 <= node.get("nice", 0) <= 19:
-        raise GraphError(f"{where}.nice: is {node['nice']!r}, must be in [0, 19]")
+    if not -20 <= node.get("nice", 0) <= 19:
+        raise GraphError(f"{where}.nice: is {node['nice']!r}, must be in [-20, 19]")
 
 
 __all__ = [

@@ -47,7 +47,8 @@ def test_nodes_names_and_order(name: str) -> None:
         assert (node.package, node.executable) == EXECUTABLES[node.name]
         assert node.namespace == ("/" if node.name == "learner" else "/hand0")
         assert node.respawn
-        assert node.nice == (10 if node.name == "learner" else 0)
+        in_control_loop = node.name in ("hand_driver", "perception", "policy")
+        assert node.nice == (10 if node.name == "learner" else -10 if in_control_loop else 0)
         assert node.ends_graph == (node.name == "episode_manager")
     assert graph.values["run"] == f"runs/{name}"
 
@@ -180,7 +181,7 @@ BAD_GRAPHS = {
     TALKER + ", respwan: true}]": ["nodes[0]", "'respwan'", "True", "did you mean 'respawn'"],
     TALKER + ", respawn: 1}]": ["nodes[0].respawn", "1", "true or false"],
     TALKER + ", respawn_delay: 100}]": ["respawn_delay", "100.0", "[0, 60]"],
-    TALKER + ", nice: -5}]": ["nice", "-5", "[0, 19]"],
+    TALKER + ", nice: -25}]": ["nice", "-25", "[-20, 19]"],
     TALKER + ", parameter_files: [talk.yaml]}]": ["parameter_files", "'talk.yaml'", "no such file"],
     TALKER + ", parameters: {a: null}}]": ["parameter 'a'", "None"],
     TALKER + ", parameters: {a: []}}]": ["parameter 'a'", "[]", "one or more"],

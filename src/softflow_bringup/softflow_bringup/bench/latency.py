@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from softflow_bringup.episodes import GraphFailedError
 from softflow_bringup.graph import GraphDescription, load_graph
 from softflow_bringup.supervisor import Supervisor
 from softflow_recorder.bag import episode_bags, read_episode
@@ -21,7 +23,7 @@ from softflow_tasks import make_task
 
 RATES = (20.0, 100.0)
 """[Hz]"""
-BUSY = "update_to_data=1000,online_min_steps=1,online_critic_only_steps=1"
+BUSY = "update_to_data=100,online_min_steps=1,online_critic_only_steps=1"
 """The learner never runs out of due updates."""
 
 
@@ -37,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     if run is None or not (run / "learner" / "policies" / "online.safetensors").is_file():
         print("softflow bench latency: a finished demo is needed; ./softflow demo makes one", file=sys.stderr)
         return 2
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)  # the instrument is as urgent as what it measures
     print(f"policy and data of {run}; {os.cpu_count()} cores; {options.seconds:.0f} s for each line")
     print(f"{'what':<46}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'n':>8}")
     for rate in RATES:
@@ -76,8 +80,11 @@ def busy_graph(run: Path, nodes: Sequence[str] | None, **arguments: str) -> Iter
                 **arguments,
             },
         )
-        with Supervisor(only(graph, nodes), log=lambda *_: None, log_directory=copy / "log"):
+        with Supervisor(only(graph, nodes), log=lambda *_: None, log_directory=copy / "log") as supervisor:
             yield
+            if supervisor.finished:
+                learner = (copy / "log" / "learner.log").read_text()
+                raise GraphFailedError(f"the graph ended before the measurement did; learner: {learner[-500:]}")
 
 
 def only(graph: GraphDescription, names: Sequence[str] | None) -> GraphDescription:
