@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from softflow_policy.conditioners import Grid, build_conditioner, zero_
+from softflow_policy.conditioners import ConditionerShape, Grid, build_conditioner, zero_
 
 
 def parity_mask(index: int, grid: Grid) -> Tensor:
@@ -45,19 +45,16 @@ class AffineCoupling(nn.Module):
     def __init__(
         self,
         mask: Tensor,
-        grid: Grid,
+        shape: ConditionerShape,
         condition_dim: int,
         *,
-        conditioner: str = "mlp",
-        width: int = 128,
-        layers: int = 2,
         log_scale_max: float = 2.0,
     ) -> None:
         super().__init__()
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("moved", 1.0 - mask, persistent=False)
         self.log_scale_max = log_scale_max
-        self.conditioner = build_conditioner(conditioner, grid, mask, condition_dim, width, layers)
+        self.conditioner = build_conditioner(shape, mask, condition_dim)
 
     def parameters_of(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Log-scale and shift, (B, D) each, zero on the kept dimensions; the same for x and for z."""

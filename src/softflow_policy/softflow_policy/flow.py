@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from softflow_policy.conditioners import Grid, mlp
+from softflow_policy.conditioners import ConditionerShape, Grid, mlp
 from softflow_policy.couplings import AffineCoupling, ConditionalAffine, parity_mask
 from softflow_policy.spec import PolicySpec
 
@@ -31,16 +31,11 @@ class ConditionalFlow(nn.Module):
         super().__init__()
         self.grid = Grid(spec.horizon, spec.action_dim)
         self.encoder = mlp(spec.state_dim, spec.width, spec.width, layers=1)
+        shape = ConditionerShape(
+            self.grid, spec.conditioner, spec.width, spec.conditioner_layers, spec.conditioner_heads
+        )
         couplings = [
-            AffineCoupling(
-                parity_mask(k, self.grid),
-                self.grid,
-                spec.width,
-                conditioner=spec.conditioner,
-                width=spec.width,
-                layers=spec.conditioner_layers,
-                log_scale_max=spec.log_scale_max,
-            )
+            AffineCoupling(parity_mask(k, self.grid), shape, spec.width, log_scale_max=spec.log_scale_max)
             for k in range(spec.couplings)
         ]
         self.transforms = nn.ModuleList([*couplings, ConditionalAffine(self.grid.size, spec.width)])

@@ -18,9 +18,10 @@ class PolicySpec(Validated):
     horizon: int = bounded(5, low=1, high=64, unit="steps", doc="h, actions in a chunk")
     action_dim: int = bounded(8, low=1, high=64, doc="A, numbers in an action")
     couplings: int = bounded(6, low=1, high=32, doc="K; an even number moves every dimension equally often")
-    conditioner: str = bounded("mlp", choices=("mlp",), doc="network inside a coupling")
+    conditioner: str = bounded("mlp", choices=("mlp", "transformer"), doc="network inside a coupling")
     width: int = bounded(128, low=4, high=2048, doc="hidden units of the flow's encoder and conditioners")
-    conditioner_layers: int = bounded(2, low=1, high=8, doc="hidden layers of a conditioner")
+    conditioner_layers: int = bounded(2, low=1, high=8, doc="hidden layers or blocks of a conditioner")
+    conditioner_heads: int = bounded(4, low=1, high=64, doc="attention heads of the transformer")
     log_scale_max: float = bounded(2.0, low=0.1, high=5.0, doc="s_max, bound on a coupling's log-scale")
     critic_width: int = bounded(256, low=4, high=2048, doc="hidden units of a critic")
     critic_layers: int = bounded(3, low=1, high=8, doc="hidden layers of a critic")
@@ -34,6 +35,11 @@ class PolicySpec(Validated):
         if self.horizon * self.action_dim < 2:
             raise ParameterError(
                 "PolicySpec: horizon * action_dim is 1, must be at least 2 for a coupling flow"
+            )
+        if self.conditioner == "transformer" and self.width % self.conditioner_heads:
+            raise ParameterError(
+                f"PolicySpec: width is {self.width}, must be a multiple of "
+                f"conditioner_heads = {self.conditioner_heads}"
             )
 
     @property

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from softflow_policy.conditioners import Grid, build_conditioner
+from softflow_policy.conditioners import ConditionerShape, Grid, build_conditioner
 from softflow_policy.couplings import AffineCoupling, ConditionalAffine, parity_mask
 
 GRID = Grid(5, 8)
+KINDS = ["mlp", "transformer"]
 
 
 def randomised(module: nn.Module, scale: float = 0.2) -> nn.Module:
@@ -21,9 +22,17 @@ def randomised(module: nn.Module, scale: float = 0.2) -> nn.Module:
     return module
 
 
-def transforms(dtype: torch.dtype) -> list[nn.Module]:
-    made = [AffineCoupling(parity_mask(k, GRID), GRID, 6, width=32) for k in range(4)]
-    return [randomised(t).to(dtype) for t in [*made, ConditionalAffine(GRID.size, 6)]]
+def coupling(
+    index: int = 0, kind: str = "mlp", grid: Grid = GRID, log_scale_max: float = 2.0
+) -> AffineCoupling:
+    shape = ConditionerShape(grid, kind, width=32)
+    return AffineCoupling(parity_mask(index, grid), shape, 6, log_scale_max=log_scale_max)
+
+
+def transform(index: int, kind: str, dtype: torch.dtype) -> nn.Module:
+    """The couplings 0..3 of one period, and 4: the affine transform behind them."""
+    made = ConditionalAffine(GRID.size, 6) if index == 4 else coupling(index, kind)
+    return randomised(made).to(dtype)
 
 
 def inputs(dtype: torch.dtype, batch: int = 16) -> tuple[Tensor, Tensor]:
@@ -32,30 +41,37 @@ def inputs(dtype: torch.dtype, batch: int = 16) -> tuple[Tensor, Tensor]:
     return x, torch.randn(batch, 6, generator=generator, dtype=dtype)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("index", range(5))
-def test_forward_then_inverse_is_the_identity(index: int) -> None:
-    transform, (x, condition) = transforms(torch.float64)[index], inputs(torch.float64)
-    z, forward = transform(x, condition)
-    back, inverse = transform.inverse(z, condition)
+def test_forward_then_inverse_is_the_identity(index: int, kind: str) -> None:
+    made, (x, condition) = transform(index, kind, torch.float64), inputs(torch.float64)
+    z, forward = made(x, condition)
+    back, inverse = made.inverse(z, condition)
     assert (back - x).abs().max() < 1e-12
     assert (forward + inverse).abs().max() < 1e-12
     assert (z - x).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("index", range(5))
-def test_log_det_is_that_of_the_jacobian(index: int) -> None:
-    transform, (x, condition) = transforms(torch.float64)[index], inputs(torch.float64, batch=3)
-    _, log_det = transform(x, condition)
+def test_log_det_is_that_of_the_jacobian(index: int, kind: str) -> None:
+    made, (x, condition) = transform(index, kind, torch.float64), inputs(torch.float64, batch=3)
+    _, log_det = made(x, condition)
     for row in range(len(x)):
         c = condition[row : row + 1]
-        jacobian = torch.autograd.functional.jacobian(lambda v, c=c: transform(v[None], c)[0][0], x[row])
+        jacobian = torch.autograd.functional.jacobian(lambda v, c=c: made(v[None], c)[0][0], x[row])
         assert abs(torch.linalg.slogdet(jacobian).logabsdet - log_det[row]) < 1e-10
 
 
-def test_a_coupling_leaves_the_kept_dimensions_alone() -> None:
-    coupling, (x, condition) = transforms(torch.float32)[0], inputs(torch.float32)
-    z, _ = coupling(x, condition)
-    assert torch.equal(z * coupling.mask, x * coupling.mask)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("index", range(4))
+def test_a_coupling_leaves_the_kept_dimensions_alone_and_does_not_read_the_moved(
+    index: int, kind: str
+) -> None:
+    made, (x, condition) = transform(index, kind, torch.float32), inputs(torch.float32)
+    z, log_det = made(x, condition)
+    assert torch.equal(z * made.mask, x * made.mask)
+    assert torch.equal(log_det, made(x + made.moved, condition)[1])
 
 
 @pytest.mark.parametrize("grid", [Grid(5, 8), Grid(4, 3), Grid(1, 8), Grid(6, 1), Grid(1, 2)])
@@ -71,19 +87,39 @@ def test_masks_alternate_between_time_and_joint() -> None:
     assert torch.equal(parity_mask(3, GRID), 1 - parity_mask(1, GRID))
 
 
-def test_log_scale_stays_within_its_bound() -> None:
-    coupling = AffineCoupling(parity_mask(0, GRID), GRID, 6, width=32, log_scale_max=0.5)
-    randomised(coupling, scale=50.0)
-    log_scale, _ = coupling.parameters_of(*inputs(torch.float32))
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_scale_stays_within_its_bound(kind: str) -> None:
+    made = coupling(kind=kind, log_scale_max=0.5)
+    randomised(made, scale=50.0)
+    log_scale, _ = made.parameters_of(*inputs(torch.float32))
     assert log_scale.abs().max() <= 0.5
 
 
-def test_log_det_is_never_in_half_precision() -> None:
-    coupling = AffineCoupling(parity_mask(0, GRID), GRID, 6, width=32).to(torch.bfloat16)
-    _, log_det = coupling(*inputs(torch.bfloat16))
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_det_is_never_in_half_precision(kind: str) -> None:
+    _, log_det = coupling(kind=kind).to(torch.bfloat16)(*inputs(torch.bfloat16))
     assert log_det.dtype == torch.float32
 
 
+def test_the_transformer_tells_time_steps_apart() -> None:
+    """Equal tokens get different scales, by their positions alone."""
+    made = transform(1, "transformer", torch.float32)
+    log_scale, _ = made.parameters_of(torch.zeros(1, GRID.size), torch.zeros(1, 6))
+    steps = log_scale.reshape(GRID)[:, 1]
+    assert steps.unique().numel() == GRID.horizon
+
+
+def test_every_step_of_a_chunk_reaches_every_other_one_through_the_transformer() -> None:
+    made, (x, condition) = transform(1, "transformer", torch.float64), inputs(torch.float64, batch=1)
+    jacobian = torch.autograd.functional.jacobian(lambda v: made(v, condition)[0].reshape(GRID).sum(1), x)
+    assert (jacobian.reshape(GRID.horizon, *GRID)[:, :, 0] != 0).all()
+
+
 def test_an_unknown_conditioner_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'cnn'.*mlp"):
-        build_conditioner("cnn", GRID, parity_mask(0, GRID), 6, 32, 2)
+    with pytest.raises(ValueError, match=r"'cnn'.*mlp, transformer"):
+        build_conditioner(ConditionerShape(GRID, "cnn"), parity_mask(0, GRID), 6)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="width is 30, must be a multiple of heads = 4"):
+        build_conditioner(ConditionerShape(GRID, "transformer", width=30), parity_mask(0, GRID), 6)

@@ -134,7 +134,11 @@ def test_spec_hash_depends_on_every_field_and_on_nothing_else() -> None:
     [
         ({"horizon": 0}, r"'horizon' is 0, must be in \[1, 64\]"),
         ({"width": 2.5}, "'width' is 2.5"),
-        ({"conditioner": "cnn"}, "'conditioner' is 'cnn', allowed: mlp"),
+        ({"conditioner": "cnn"}, "'conditioner' is 'cnn', allowed: mlp, transformer"),
+        (
+            {"conditioner": "transformer", "width": 30},
+            "width is 30, must be a multiple of conditioner_heads = 4",
+        ),
         ({"horizon": 1, "action_dim": 1}, "horizon \\* action_dim is 1"),
         ({"widht": 3}, "'widht'.*did you mean 'width'"),
     ],
