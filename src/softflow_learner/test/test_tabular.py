@@ -1,0 +1,102 @@
+"""The chunked critic's recursion against the exact values of a small MDP, by replay windows and TD targets."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+from softflow_learner import losses
+from softflow_learner.replay import Replay
+
+STATES, H, GAMMA = 5, 3, 0.9
+CHUNKS = list(itertools.product((-1.0, 1.0), repeat=H))
+"""The policy draws each of them with the same probability, whatever the state."""
+REWARDS = np.random.default_rng(0).uniform(-1, 1, (STATES, 2))
+
+
+def step(state: int, action: float) -> tuple[int, float, bool]:
+    """Next state, reward, terminated: -1 walks on and ends behind the last state, +1 jumps."""
+    reward = float(REWARDS[state, int(action > 0)])
+    if action > 0:
+        return (2 * state + 1) % STATES, reward, False
+    return min(state + 1, STATES - 1), reward, state == STATES - 1
+
+
+def play(state: int, chunk: tuple[float, ...]) -> tuple[list[int], list[float], bool]:
+    """States visited, rewards, terminated."""
+    states, rewards, terminated = [state], [], False
+    for action in chunk:
+        state, reward, terminated = step(state, action)
+        states.append(state)
+        rewards.append(reward)
+        if terminated:
+            break
+    return states, rewards, terminated
+
+
+def exact_values() -> np.ndarray:
+    """V(s) of replanning every h steps: the linear Bellman equations, solved."""
+    transition, reward = np.zeros((STATES, STATES)), np.zeros(STATES)
+    for state, chunk in itertools.product(range(STATES), CHUNKS):
+        states, rewards, terminated = play(state, chunk)
+        reward[state] += sum(GAMMA**i * r for i, r in enumerate(rewards)) / len(CHUNKS)
+        transition[state, states[-1]] += (not terminated) * GAMMA ** len(rewards) / len(CHUNKS)
+    return np.linalg.solve(np.eye(STATES) - transition, reward)
+
+
+def all_episodes() -> tuple[Replay, np.ndarray]:
+    """Every chunk once from every state, cut off by a time-out after it; places of the first steps."""
+    replay, starts = Replay(1, 2, H, GAMMA), []
+    for state, chunk in itertools.product(range(STATES), CHUNKS):
+        states, rewards, terminated = play(state, chunk)
+        starts.append(replay.size())
+        replay.add_episode_segment(
+            np.array(states, np.float32)[:, None],
+            np.array(chunk[: len(rewards)])[:, None].repeat(2, 1),
+            np.array(rewards),
+            terminated=terminated,
+            truncated=not terminated,
+            source="teacher",
+            episode_id=f"{state}{chunk}",
+        )
+    return replay, np.array(starts)
+
+
+def test_the_chunked_critic_has_the_exact_values() -> None:
+    replay, starts = all_episodes()
+    batch = replay.windows(starts)
+    following = batch.next_states[:, 0].long()
+    table = torch.zeros(STATES, len(CHUNKS), dtype=torch.float64)
+    for _ in range(300):
+        next_values = table.mean(1)[following]
+        target = losses.td_target(batch.returns.double(), batch.discounts.double(), next_values)
+        table = target.reshape(table.shape)
+    exact = exact_values()
+    assert np.ptp(exact) > 0.5
+    assert np.abs(table.mean(1).numpy() - exact).max() < 1e-3
+    for state, (index, chunk) in itertools.product(range(STATES), enumerate(CHUNKS)):
+        states, rewards, terminated = play(state, chunk)
+        value = sum(GAMMA**i * r for i, r in enumerate(rewards))
+        value += (not terminated) * GAMMA ** len(rewards) * exact[states[-1]]
+        assert abs(float(table[state, index]) - value) < 1e-3
+
+
+def test_windows_that_end_early_have_exact_targets_too() -> None:
+    """A window that starts in the middle of a chunk is cut off by the time-out, and bootstraps there."""
+    replay, _ = all_episodes()
+    exact = exact_values()
+    batch = replay.windows(np.arange(replay.size()))
+    target = losses.td_target(
+        batch.returns, batch.discounts, torch.from_numpy(exact).float()[batch.next_states[:, 0].long()]
+    )
+    place = 0
+    for state, chunk in itertools.product(range(STATES), CHUNKS):
+        states, rewards, terminated = play(state, chunk)
+        value = 0.0 if terminated else exact[states[-1]]
+        for i in reversed(range(len(rewards))):
+            value = rewards[i] + GAMMA * value
+            assert abs(float(target[place + i]) - value) < 1e-3
+        place += len(rewards)
+    assert place == replay.size()
