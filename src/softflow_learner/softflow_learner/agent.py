@@ -51,7 +51,7 @@ class Agent:
 
     def imitation_update(self, batch: Batch) -> Scalars:
         """L = -E[log pi(x + sigma * eps | s)] / D."""
-        nll = self._data_nll(self.policy.normalizer(batch.states), batch.actions)
+        nll = self._data_loss(self.policy.normalizer(batch.states), batch.actions)
         norm = self._step(self.actor_optimizer, nll)
         return {"nll": nll.item(), "actor_gradient": norm}
 
@@ -87,7 +87,7 @@ class Agent:
     def actor_update(self, batch: Batch) -> Scalars:
         """-lambda * E[Q] + beta * NLL / D + kappa * E[relu(|x| - 1)^2], through the flow."""
         states = self.policy.normalizer(batch.states)
-        nll = self._data_nll(states, batch.actions)
+        nll = self._data_loss(states, batch.actions)
         chunks, log_prob = self.policy.flow.sample(states, self._noise(len(states)))
         # (ours) The mean over members, not the minimum: a smoother slope to climb.
         values = self.policy.critic(states, losses.clip_straight_through(chunks)).mean(0)
@@ -113,10 +113,10 @@ class Agent:
 
     # -- Shared
 
-    def _data_nll(self, states: Tensor, chunks: Tensor) -> Tensor:
-        """NLL per dimension of data chunks with noise."""
+    def _data_loss(self, states: Tensor, chunks: Tensor) -> Tensor:
+        """NLL per dimension of data chunks with noise; of a family without likelihood its regression loss."""
         noisy = losses.perturb(chunks, self.config.imitation_sigma, self.torch_rng)
-        return losses.nll_per_dim(self.policy.flow.log_prob(noisy, states), self.spec.chunk_dim)
+        return self.policy.flow.imitation_loss(noisy, states, self.torch_rng)
 
     def _noise(self, batch: int) -> Tensor:
         return torch.randn(batch, self.spec.horizon, self.spec.action_dim, generator=self.torch_rng)

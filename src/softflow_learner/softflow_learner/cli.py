@@ -91,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of Config")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of Config or PolicySpec"
+    )
     return parser
 
 

@@ -17,11 +17,6 @@ def perturb(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
-def nll_per_dim(log_prob: Tensor, dimensions: int) -> Tensor:
-    """-E[log pi] / D [nats per dimension], log_prob (B,) -> scalar. Stage 1."""
-    return -log_prob.mean() / dimensions
-
-
 def aggregate(values: Tensor, how: str) -> Tensor:
     """agg_j: values (E, B) -> (B,)."""
     return values.amin(0) if how == "min" else values.mean(0)
@@ -50,7 +45,7 @@ def policy_loss(values: Tensor, nll: Tensor, excess: Tensor, *, beta: float, kap
 
     Args:
         values: agg_j Q_j(s, clip_ST(x)), (B,).
-        nll: `nll_per_dim` of data chunks.
+        nll: `Actor.imitation_loss` of data chunks.
         excess: `out_of_box` of the policy's own chunks.
 
     (ours) |Q| is floored at 0.1, so that a critic near zero cannot blow the first term up.

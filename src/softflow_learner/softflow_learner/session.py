@@ -27,7 +27,7 @@ from softflow_learner.config import Config
 from softflow_learner.replay import Replay
 from softflow_learner.shelf import Offer, Shelf
 from softflow_node.files import write_atomically
-from softflow_node.parameters import from_mapping
+from softflow_node.parameters import ParameterError, from_mapping
 from softflow_policy.spec import PolicySpec
 from softflow_policy.weights import WeightsInfo, encode_weights, sha256
 from softflow_tasks.task import Task
@@ -37,7 +37,7 @@ LOG_EVERY = 20
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`name=value` texts as fields of `Config`, values in YAML. Raises ValueError at any other form."""
+    """`name=value` texts as fields of `Config` or `PolicySpec`, values in YAML. Raises ValueError at any other form."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
@@ -45,6 +45,32 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"setting {pair!r}: must have the form name=value")
         settings[name.strip()] = yaml.safe_load(text)
     return settings
+
+
+SPEC_SETTINGS = {field.name for field in dataclasses.fields(PolicySpec)} - {"state_dim", "action_dim"}
+"""What a setting may say about the networks; the other two numbers are the task's."""
+
+
+def new_agent(task: Task, settings: Mapping[str, Any]) -> Agent:
+    """Before its first update. Raises ParameterError."""
+    shape = {name: value for name, value in settings.items() if name in SPEC_SETTINGS}
+    shape |= {"state_dim": task.layout.size, "action_dim": task.action_dim}
+    rest = {name: value for name, value in settings.items() if name not in SPEC_SETTINGS}
+    return Agent(from_mapping(PolicySpec, shape, "settings"), from_mapping(Config, rest, "settings"))
+
+
+def change_settings(agent: Agent, settings: Mapping[str, Any]) -> None:
+    """Settings of a restored agent: its config changes, its networks cannot. Raises ParameterError."""
+    values = dataclasses.asdict(agent.config)
+    for name, value in settings.items():
+        if name not in SPEC_SETTINGS:
+            values[name] = value
+        elif value != getattr(agent.spec, name):
+            raise ParameterError(
+                f"settings: parameter {name!r} is {value!r}, the checkpoint has {getattr(agent.spec, name)!r}; "
+                "networks are set before imitation, in a new run"
+            )
+    agent.config = from_mapping(Config, values, "settings")
 
 
 class Session:
@@ -60,10 +86,11 @@ class Session:
     ) -> None:
         """Go on from the newest good checkpoint of the run, else of the run `resume`, or begin.
 
-        `settings` are fields of `Config`; those of a checkpoint hold where none are given.
+        `settings` are fields of `Config` and, in a new run, of `PolicySpec`; those of a checkpoint hold where
+        none are given.
 
         Raises:
-            ParameterError: a setting is unknown or out of bounds.
+            ParameterError: a setting is unknown, out of bounds, or asks for other networks than the checkpoint's.
             CheckpointError: there are checkpoints and none is usable.
         """
         self.run, self.task = run, task
@@ -75,11 +102,9 @@ class Session:
         self.stage = str(self.extra.get("stage", ""))
         if restored:
             self.agent = restored.agent
-            values = {**dataclasses.asdict(self.agent.config), **(settings or {})}
-            self.agent.config = from_mapping(Config, values, "settings")
+            change_settings(self.agent, settings or {})
         else:
-            spec = PolicySpec(state_dim=task.layout.size, action_dim=task.action_dim)
-            self.agent = Agent(spec, from_mapping(Config, {"seed": seed, **(settings or {})}, "settings"))
+            self.agent = new_agent(task, {"seed": seed, **(settings or {})})
         spec, config = self.agent.spec, self.agent.config
         self.replay = Replay(
             spec.state_dim,

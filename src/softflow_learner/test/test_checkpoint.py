@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -58,6 +59,16 @@ def test_resuming_is_bit_equal(tmp_path: Path, trained: Agent) -> None:
     train(again, 3)
     assert same(trained, again)
     assert np.array_equal(trained.numpy_rng.random(4), again.numpy_rng.random(4))
+
+
+@pytest.mark.parametrize("name", ["gaussian", "flow_matching"])
+def test_resuming_is_bit_equal_for_every_family(tmp_path: Path, name: str) -> None:
+    agent = Agent(dataclasses.replace(toy.SPEC, policy=name), toy.config())
+    train(agent, 2)
+    again = load_checkpoint(save_checkpoint(tmp_path, agent)).agent
+    train(agent, 2)
+    train(again, 2)
+    assert again.spec.policy == name and same(agent, again)
 
 
 def test_an_untrained_agent_can_be_saved(tmp_path: Path) -> None:

@@ -70,6 +70,17 @@ def test_given_settings_overrule_those_of_the_checkpoint(tmp_path: Path) -> None
     assert session(tmp_path, gamma=0.75).agent.config.gamma == 0.75
 
 
+def test_settings_choose_the_networks_of_a_new_run_only(tmp_path: Path) -> None:
+    made = session(tmp_path, policy="gaussian", width=32)
+    assert made.agent.spec.policy == "gaussian" and made.agent.spec.width == 32
+    made.save()
+    assert session(tmp_path, policy="gaussian").agent.spec == made.agent.spec
+    with pytest.raises(ParameterError, match="'policy' is 'flow', the checkpoint has 'gaussian'"):
+        session(tmp_path, policy="flow")
+    with pytest.raises(ParameterError, match="'state_dim'"):
+        session(tmp_path / "other", state_dim=3)
+
+
 def test_a_new_run_begins_from_another_ones_checkpoint_and_leaves_it_alone(tmp_path: Path) -> None:
     first = session(tmp_path / "a")
     first.agent.gradient_step = 5

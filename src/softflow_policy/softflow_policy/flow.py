@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from softflow_policy.actor import Actor
 from softflow_policy.conditioners import ConditionerShape, Grid, mlp
 from softflow_policy.couplings import AffineCoupling, ConditionalAffine, parity_mask
 from softflow_policy.spec import PolicySpec
@@ -21,7 +22,7 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
     return -0.5 * (z.square().sum(-1) + z.shape[-1] * LOG_2PI)
 
 
-class ConditionalFlow(nn.Module):
+class ConditionalFlow(Actor):
     """log pi(x|s) = log N(f(x; E(s)); 0, I) + sum_k log|det J_k|.
 
     States are expected normalised. Before training log pi(x|s) = log N(x; 0, I) exactly, whatever the state.
@@ -62,11 +63,7 @@ class ConditionalFlow(nn.Module):
         return standard_normal_log_prob(z) + log_det
 
     def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, S), standard normal noise (B, h, A) -> chunks (B, h, A), not clipped, log density (B,).
-
-        One state (1, S) serves any number of noises. Differentiable with respect to the parameters
-        (reparameterised).
-        """
+        """See `Actor.sample`: one pass through the inverse transforms."""
         z = noise.flatten(1)
         condition = self.encoder(state).expand(z.shape[0], -1)
         x, log_det = self.from_latent(z, condition)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softflow_policy.critic import EnsembleCritic
-from softflow_policy.flow import ConditionalFlow
+from softflow_policy.families import build_actor
 from softflow_policy.normalizer import Normalizer
 from softflow_policy.spec import PolicySpec
 
@@ -30,19 +30,19 @@ class PlannedChunk:
     actions: FloatArray
     """(h, A) in [-1, 1]."""
     log_prob: float
-    """[nats] log density of the chunk; NaN if the clip to [-1, 1] changed it."""
+    """[nats] log density of the chunk; NaN if the clip to [-1, 1] changed it, or without a likelihood."""
     q: float
     """[reward] mean of the critics; NaN if there was only one candidate."""
 
 
 class ChunkPolicy(nn.Module):
-    """Normaliser, flow and critic. Deterministic: all chance comes in through the noise."""
+    """Normaliser, actor and critic. Deterministic: all chance comes in through the noise."""
 
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
         self.normalizer = Normalizer(spec.state_dim)
-        self.flow = ConditionalFlow(spec)
+        self.flow = build_actor(spec)
         self.critic = EnsembleCritic(spec)
 
     @torch.inference_mode()

@@ -17,12 +17,14 @@ class PolicySpec(Validated):
     state_dim: int = bounded(34, low=1, high=4096, doc="length of the observation's state vector")
     horizon: int = bounded(5, low=1, high=64, unit="steps", doc="h, actions in a chunk")
     action_dim: int = bounded(8, low=1, high=64, doc="A, numbers in an action")
+    policy: str = bounded("flow", choices=("flow", "gaussian", "flow_matching"), doc="family of the policy")
     couplings: int = bounded(6, low=1, high=32, doc="K; an even number moves every dimension equally often")
     conditioner: str = bounded("mlp", choices=("mlp", "transformer"), doc="network inside a coupling")
     width: int = bounded(128, low=4, high=2048, doc="hidden units of the flow's encoder and conditioners")
     conditioner_layers: int = bounded(2, low=1, high=8, doc="hidden layers or blocks of a conditioner")
     conditioner_heads: int = bounded(4, low=1, high=64, doc="attention heads of the transformer")
     log_scale_max: float = bounded(2.0, low=0.1, high=5.0, doc="s_max, bound on a coupling's log-scale")
+    euler_steps: int = bounded(10, low=1, high=1000, doc="of flow matching, from noise to chunk")
     critic_width: int = bounded(256, low=4, high=2048, doc="hidden units of a critic")
     critic_layers: int = bounded(3, low=1, high=8, doc="hidden layers of a critic")
     critic_members: int = bounded(2, low=1, high=16, doc="critics in the ensemble")
@@ -32,7 +34,7 @@ class PolicySpec(Validated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.horizon * self.action_dim < 2:
+        if self.policy == "flow" and self.chunk_dim < 2:
             raise ParameterError(
                 "PolicySpec: horizon * action_dim is 1, must be at least 2 for a coupling flow"
             )
