@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from softflow_learner import losses
-from softflow_learner.config import Config
+from softflow_learner.config import NEEDS_LIKELIHOOD, Config, check_fit
 from softflow_learner.replay import Batch
+from softflow_policy.actor import Actor
 from softflow_policy.policy import ChunkPolicy
 from softflow_policy.spec import PolicySpec
 
@@ -26,11 +28,14 @@ class Agent:
     """Networks, optimizers and counters. Reproducible: chance comes only from `torch_rng` and `numpy_rng`."""
 
     def __init__(self, spec: PolicySpec, config: Config) -> None:
-        self.spec, self.config = spec, config
+        self.spec = spec
+        self.configure(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.policy = ChunkPolicy(spec)
         self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)
+        self.reference: Actor | None = None
+        """pi0, frozen at the first actor update after imitation, for the regularisers that compare with it."""
         self.actor_optimizer = self._adam(self.policy.flow)
         self.critic_optimizer = self._adam(self.policy.critic)
         self.torch_rng = torch.Generator().manual_seed(config.seed)
@@ -39,6 +44,11 @@ class Agent:
         self.skipped = 0
         self.consecutive_skips = 0
         self.beta_scale = 1.0
+
+    def configure(self, config: Config) -> None:
+        """Take these settings from now on. Raises ParameterError if they do not fit the policy."""
+        check_fit(config, self.spec)
+        self.config = config
 
     def _adam(self, module: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, fused=True)
@@ -53,6 +63,7 @@ class Agent:
         """L = -E[log pi(x + sigma * eps | s)] / D."""
         nll = self._data_loss(self.policy.normalizer(batch.states), batch.actions)
         norm = self._step(self.actor_optimizer, nll)
+        self.reference = None  # Whatever stage 3 compares with is imitated first.
         return {"nll": nll.item(), "actor_gradient": norm}
 
     # -- Stage 2
@@ -70,9 +81,13 @@ class Agent:
         return {"td_loss": loss.item(), "target": target.mean().item(), "critic_gradient": norm}
 
     def next_values(self, states: Tensor) -> Tensor:
-        """agg_j Qbar_j(s, x') with x' ~ pi, clipped; normalised states (B, S) -> (B,)."""
-        chunks, _ = self.policy.flow.sample(states, self._noise(len(states)))
-        return losses.aggregate(self.target_critic(states, chunks.clamp(-1.0, 1.0)), self.config.aggregate)
+        """agg_j Qbar_j(s, x') with x' ~ pi, clipped; normalised states (B, S) -> (B,). (C): less a penalty."""
+        chunks, log_prob = self.policy.flow.sample(states, self._noise(len(states)))
+        values = losses.aggregate(self.target_critic(states, chunks.clamp(-1.0, 1.0)), self.config.aggregate)
+        if self.config.regulariser != "target" or self.reference is None:
+            return values  # In the warm-up pi is pi0: no penalty.
+        kl = losses.kl_per_dim(log_prob, self.reference.log_prob(chunks, states), self.spec.chunk_dim)
+        return losses.penalised(values, kl, self.config.target_penalty)
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -85,23 +100,49 @@ class Agent:
     # -- Stages 3 and 4
 
     def actor_update(self, batch: Batch) -> Scalars:
-        """-lambda * E[Q] + beta * NLL / D + kappa * E[relu(|x| - 1)^2], through the flow."""
+        """-lambda * E[Q] + beta * pull + kappa * E[relu(|x| - 1)^2], through the flow.
+
+        The pull is the NLL per dimension of data chunks (A), the KL to pi0 (B, and C as BRAC has it), or none.
+        """
         states = self.policy.normalizer(batch.states)
-        nll = self._data_loss(states, batch.actions)
+        pull = self._data_pull(states, batch.actions)
         chunks, log_prob = self.policy.flow.sample(states, self._noise(len(states)))
         # (ours) The mean over members, not the minimum: a smoother slope to climb.
         values = self.policy.critic(states, losses.clip_straight_through(chunks)).mean(0)
         excess = losses.out_of_box(chunks)
+        pull |= self._reference_pull(states, chunks)
         beta = self.config.beta * self.beta_scale
-        loss = losses.policy_loss(values, nll, excess, beta=beta, kappa=self.config.kappa)
+        loss = losses.policy_loss(
+            values, sum(pull.values(), torch.zeros(())), excess, beta=beta, kappa=self.config.kappa
+        )
         norm = self._step(self.actor_optimizer, loss)
         return {
             "actor_loss": loss.item(),
             "q": values.mean().item(),
-            "nll": nll.item(),
+            **{name: value.item() for name, value in pull.items()},
             "entropy": -log_prob.mean().item() / self.spec.chunk_dim,
             "out_of_box": excess.item(),
             "actor_gradient": norm,
+        }
+
+    def _data_pull(self, states: Tensor, chunks: Tensor) -> dict[str, Tensor]:
+        """(A), where it is the regulariser."""
+        if self.config.regulariser != "data_nll":
+            return {}
+        return {"nll": self._data_loss(states, chunks)}
+
+    def _reference_pull(self, states: Tensor, chunks: Tensor) -> dict[str, Tensor]:
+        """(B): E_x[log pi - log pi0] / D of the policy's own chunks, where it is the regulariser."""
+        if self.config.regulariser not in NEEDS_LIKELIHOOD:
+            return {}
+        if self.reference is None:
+            self.reference = frozen_copy(self.policy.flow)
+        with constant(self.policy.flow):
+            log_prob = self.policy.flow.log_prob(chunks, states)
+        return {
+            "kl": losses.kl_per_dim(
+                log_prob, self.reference.log_prob(chunks, states), self.spec.chunk_dim
+            ).mean()
         }
 
     @torch.no_grad()
@@ -157,3 +198,18 @@ class Agent:
                 f"{self.consecutive_skips} updates in a row were not finite (last loss {loss.item()}), "
                 f"max_consecutive_skips is {self.config.max_consecutive_skips}"
             )
+
+
+def frozen_copy(actor: Actor) -> Actor:
+    """The actor as it is now, without gradients of its own."""
+    return copy.deepcopy(actor).requires_grad_(False)
+
+
+@contextmanager
+def constant(module: nn.Module) -> Iterator[None]:
+    """What is computed inside depends on the module's inputs only, not on its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from softflow_learner.agent import Agent
+from softflow_learner.agent import Agent, frozen_copy
 from softflow_learner.config import Config
 from softflow_node.files import fsync
 from softflow_node.parameters import from_mapping
@@ -27,6 +27,8 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 PATTERN = re.compile(r"checkpoint_(\d{12})")
 OPTIMIZERS = ("actor_optimizer", "critic_optimizer")
 MODULES = ("policy", "target_critic")
+ACTORS = ("reference",)
+"""Further actors, each there or None."""
 COUNTERS = ("gradient_step", "skipped", "consecutive_skips", "beta_scale")
 
 Extra = dict[str, Any]
@@ -107,6 +109,7 @@ def load_checkpoint(path: Path) -> Restored:
         _check_state(state, data)
         agent = Agent(PolicySpec.from_dict(state["spec"]), from_mapping(Config, state["config"], "Config"))
         tensors = load(data)
+        _add_actors(agent, tensors)
         _check_tensors(tensors, agent)
         _restore(agent, state, tensors)
         return Restored(agent, dict(state["extra"]), path)
@@ -118,9 +121,21 @@ def load_checkpoint(path: Path) -> Restored:
 # -- Contents
 
 
+def _modules(agent: Agent) -> dict[str, nn.Module]:
+    found = {name: getattr(agent, name) for name in MODULES + ACTORS}
+    return {name: module for name, module in found.items() if module is not None}
+
+
+def _add_actors(agent: Agent, tensors: dict[str, Tensor]) -> None:
+    """Make room for the further actors that a checkpoint has."""
+    for name in ACTORS:
+        if _under(tensors, name):
+            setattr(agent, name, frozen_copy(agent.policy.flow))
+
+
 def _tensors(agent: Agent) -> dict[str, Tensor]:
     """Every tensor of the agent under a flat name."""
-    out = {f"{m}/{k}": v for m in MODULES for k, v in getattr(agent, m).state_dict().items()}
+    out = {f"{m}/{k}": v for m, module in _modules(agent).items() for k, v in module.state_dict().items()}
     for name in OPTIMIZERS:
         for index, moments in getattr(agent, name).state_dict()["state"].items():
             out |= {f"{name}/{index}/{k}": v for k, v in moments.items()}
@@ -155,7 +170,7 @@ def _check_state(state: Any, tensors: bytes) -> None:
 
 def _check_tensors(tensors: dict[str, Tensor], agent: Agent) -> None:
     """Names, sizes and finiteness."""
-    states = {m: getattr(agent, m).state_dict() for m in MODULES}
+    states = {name: module.state_dict() for name, module in _modules(agent).items()}
     wanted = {f"{module}/{name}": v.shape for module, state in states.items() for name, v in state.items()}
     wanted["torch_rng"] = agent.torch_rng.get_state().shape
     for name, tensor in tensors.items():
@@ -172,8 +187,8 @@ def _check_tensors(tensors: dict[str, Tensor], agent: Agent) -> None:
 
 
 def _restore(agent: Agent, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    for name in MODULES:
-        getattr(agent, name).load_state_dict(_under(tensors, name))
+    for name, module in _modules(agent).items():
+        module.load_state_dict(_under(tensors, name))
     for name in OPTIMIZERS:
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _under(tensors, name).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from softflow_node.parameters import ParameterError, Validated, bounded
+from softflow_policy.spec import PolicySpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +46,14 @@ class Config(Validated):
 
     # -- Stage 3, offline RL
     offline_updates: int = bounded(1000, low=0, high=10**8, unit="updates")
-    # Weight of the likelihood per dimension against a Q normalised to 1. Below about 1 the offline stage leaves the
+    # What keeps the policy near the data: data_nll, likelihood of the data's chunks (METHOD.md's reading A);
+    # reverse_kl, exact KL to the policy at the start of this stage (B); target, that KL as a penalty inside y (C).
+    regulariser: str = bounded("data_nll", choices=("data_nll", "reverse_kl", "target", "none"))
+    # Weight of the regulariser, per dimension, against a Q normalised to 1. Below about 1 the offline stage leaves the
     # data and drops the cube; above about 4 it hardly moves.
     beta: float = bounded(2.0, low=0.0, high=1e4)
+    # target: what one nat/dim of KL costs in y. A tenth of a reward of 1 per step.
+    target_penalty: float = bounded(0.1, low=0.0, high=1e4, unit="reward/(nat/dim)")
     # Weight of E[sum relu(|x| - 1)^2]: keeps samples within reach of the straight-through clip.
     kappa: float = bounded(1.0, low=0.0, high=1e4)
 
@@ -80,3 +86,16 @@ class Config(Validated):
                 f"Config: parameter 'warmup_min_updates' is {self.warmup_min_updates}, "
                 f"must be at most warmup_max_updates = {self.warmup_max_updates}"
             )
+
+
+NEEDS_LIKELIHOOD = ("reverse_kl", "target")
+"""Regularisers that compare the densities of two policies."""
+
+
+def check_fit(config: Config, spec: PolicySpec) -> None:
+    """Settings that this policy cannot follow. Raises ParameterError."""
+    if config.regulariser in NEEDS_LIKELIHOOD and spec.policy == "flow_matching":
+        raise ParameterError(
+            f"Config: parameter 'regulariser' is {config.regulariser!r}, but policy 'flow_matching' has no "
+            "likelihood; allowed: data_nll (its regression loss), none"
+        )

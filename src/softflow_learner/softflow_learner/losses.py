@@ -40,15 +40,34 @@ def out_of_box(x: Tensor) -> Tensor:
     return F.relu(x.abs() - 1.0).square().flatten(1).sum(-1).mean()
 
 
-def policy_loss(values: Tensor, nll: Tensor, excess: Tensor, *, beta: float, kappa: float) -> Tensor:
-    """-lambda * E[Q] + beta * NLL / D + kappa * E[relu(|x| - 1)^2], lambda = 1 / sg(mean |Q|). Stage 3, (A).
+def kl_per_dim(log_prob: Tensor, reference: Tensor, dimensions: int) -> Tensor:
+    """(log pi - log pi0) / D of the policy's own chunks, (B,): its mean estimates KL(pi || pi0) / D. Stage 3, (B).
+
+    The gradient is that of "Sticking the Landing" (arXiv 1703.09194) if `log_prob` depends on the parameters
+    through the chunks only: unbiased, and zero for each sample, not only in the mean, where pi = pi0.
+    """
+    return (log_prob - reference) / dimensions
+
+
+def penalised(values: Tensor, kl: Tensor, weight: float) -> Tensor:
+    """agg_j Qbar_j(s', x') - weight * KL, (B,): a likelihood penalty inside y. Stage 3, (C).
+
+    (ours) The form is the value penalty of BRAC (arXiv 1911.11361, section 3.2), the estimate of the KL is exact
+    for each sample because the density is.
+    """
+    return values - weight * kl
+
+
+def policy_loss(values: Tensor, pull: Tensor, excess: Tensor, *, beta: float, kappa: float) -> Tensor:
+    """-lambda * E[Q] + beta * pull + kappa * E[relu(|x| - 1)^2], lambda = 1 / sg(mean |Q|). Stage 3.
 
     Args:
         values: agg_j Q_j(s, clip_ST(x)), (B,).
-        nll: `Actor.imitation_loss` of data chunks.
+        pull: the regulariser per dimension: `Actor.imitation_loss` of data chunks (A), mean `kl_per_dim`
+            (B, C), or zero.
         excess: `out_of_box` of the policy's own chunks.
 
     (ours) |Q| is floored at 0.1, so that a critic near zero cannot blow the first term up.
     """
     scale = values.detach().abs().mean().clamp(min=0.1)
-    return -values.mean() / scale + beta * nll + kappa * excess
+    return -values.mean() / scale + beta * pull + kappa * excess

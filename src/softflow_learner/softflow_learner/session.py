@@ -70,7 +70,7 @@ def change_settings(agent: Agent, settings: Mapping[str, Any]) -> None:
                 f"settings: parameter {name!r} is {value!r}, the checkpoint has {getattr(agent.spec, name)!r}; "
                 "networks are set before imitation, in a new run"
             )
-    agent.config = from_mapping(Config, values, "settings")
+    agent.configure(from_mapping(Config, values, "settings"))
 
 
 class Session:
