@@ -29,6 +29,11 @@ class Config(Validated):
     imitation_sigma: float = bounded(0.02, low=0.0, high=1.0, unit="of the action range's half")
 
     # -- Stage 2, critic warm-up
+    # What the critic values: whole chunks over the policy's horizon, or (a baseline) single actions of a policy with
+    # horizon 1, whose targets then sum `return_steps` rewards of the data without correction.
+    critic: str = bounded("chunk", choices=("chunk", "per_step"))
+    # per_step only: as many steps as a chunk has, so that both back values up equally fast.
+    return_steps: int = bounded(5, low=1, high=64, unit="steps")
     # 0.99 at 20 Hz looks 5 s ahead: two twists of the cube.
     gamma: float = bounded(0.99, low=0.0, high=1.0, unit="1/step")
     # How the critics' values make one: min is pessimistic about chunks that the data lack.
@@ -87,6 +92,10 @@ class Config(Validated):
                 f"must be at most warmup_max_updates = {self.warmup_max_updates}"
             )
 
+    def window_steps(self, spec: PolicySpec) -> int:
+        """h of the replay's windows: rewards that a target sums before it bootstraps."""
+        return self.return_steps if self.critic == "per_step" else spec.horizon
+
 
 NEEDS_LIKELIHOOD = ("reverse_kl", "target")
 """Regularisers that compare the densities of two policies."""
@@ -94,6 +103,10 @@ NEEDS_LIKELIHOOD = ("reverse_kl", "target")
 
 def check_fit(config: Config, spec: PolicySpec) -> None:
     """Settings that this policy cannot follow. Raises ParameterError."""
+    if config.critic == "per_step" and spec.horizon != 1:
+        raise ParameterError(
+            f"Config: parameter 'critic' is 'per_step', but the policy's horizon is {spec.horizon}, must be 1"
+        )
     if config.regulariser in NEEDS_LIKELIHOOD and spec.policy == "flow_matching":
         raise ParameterError(
             f"Config: parameter 'regulariser' is {config.regulariser!r}, but policy 'flow_matching' has no "

@@ -28,7 +28,7 @@ class Batch:
     states: Tensor
     """s_t, (B, S)."""
     actions: Tensor
-    """x, (B, h, A), as applied."""
+    """x, (B, h, A), as applied; their first ones only if the replay was told so."""
     returns: Tensor
     """sum_{i<m} gamma^i r_{t+i}, (B,)."""
     discounts: Tensor
@@ -55,14 +55,17 @@ class Replay:
         horizon: int,
         gamma: float,
         *,
+        actions: int | None = None,
         capacity: int = 1_000_000,
         holdout_every: int = 0,
     ) -> None:
         """`horizon` h [steps], `gamma` [1/step], `capacity` [steps]: beyond it the oldest online episodes go.
 
+        A batch holds the first `actions` of a window, default all h (1 for a critic of single actions).
         Every `holdout_every`-th demonstration goes to the held-out partition, 0 = none.
         """
         self.horizon, self.gamma, self.holdout_every = horizon, gamma, holdout_every
+        self._actions = horizon if actions is None else actions
         self._weights = gamma ** np.arange(horizon + 1, dtype=np.float64)
         self._storage = Storage(state_dim, action_dim, capacity)
         self._book = EpisodeBook()
@@ -174,7 +177,7 @@ class Replay:
         discounts = self._weights[steps] * ~store.terminated[last]
         return Batch(
             torch.from_numpy(store.states[starts]),
-            torch.from_numpy(store.actions[places]),
+            torch.from_numpy(store.actions[places[:, : self._actions]]),
             torch.from_numpy(returns.astype(np.float32)),
             torch.from_numpy(discounts.astype(np.float32)),
             torch.from_numpy(store.next_states[last]),

@@ -55,6 +55,8 @@ def new_agent(task: Task, settings: Mapping[str, Any]) -> Agent:
     """Before its first update. Raises ParameterError."""
     shape = {name: value for name, value in settings.items() if name in SPEC_SETTINGS}
     shape |= {"state_dim": task.layout.size, "action_dim": task.action_dim}
+    if settings.get("critic") == "per_step":
+        shape.setdefault("horizon", 1)
     rest = {name: value for name, value in settings.items() if name not in SPEC_SETTINGS}
     return Agent(from_mapping(PolicySpec, shape, "settings"), from_mapping(Config, rest, "settings"))
 
@@ -109,8 +111,9 @@ class Session:
         self.replay = Replay(
             spec.state_dim,
             spec.action_dim,
-            spec.horizon,
+            config.window_steps(spec),
             config.gamma,
+            actions=spec.horizon,
             capacity=config.replay_capacity,
             holdout_every=config.holdout_every,
         )

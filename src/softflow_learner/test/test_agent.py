@@ -15,7 +15,7 @@ from torch import nn
 
 from softflow_learner.agent import Agent, TrainingDivergedError
 from softflow_learner.config import Config
-from softflow_learner.replay import Batch
+from softflow_learner.replay import Batch, Replay
 from softflow_node.parameters import ParameterError, from_mapping
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -64,6 +64,16 @@ def test_every_family_learns_by_the_same_updates(name: str) -> None:
     assert math.isnan(scalars.pop("entropy")) == (name == "flow_matching")
     assert all(np.isfinite(v) for v in scalars.values()) and agent.skipped == 0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in agent.policy.flow.parameters())
+
+
+def test_a_per_step_critic_learns_by_the_same_updates() -> None:
+    spec, settings = dataclasses.replace(toy.SPEC, horizon=1), toy.config(critic="per_step", return_steps=3)
+    made, experience = Agent(spec, settings), Replay(2, 2, settings.window_steps(spec), 0.9, actions=1)
+    single = toy.replay(into=experience).sample(32, 1.0, np.random.default_rng(0))
+    assert single.actions.shape == (32, 1, 2)
+    assert float(single.discounts[single.discounts > 0].min()) == pytest.approx(0.9**3)
+    scalars = made.imitation_update(single) | made.critic_update(single) | made.actor_update(single)
+    assert all(np.isfinite(v) for v in scalars.values())
 
 
 def test_the_target_follows_by_tau() -> None:

@@ -81,6 +81,18 @@ def test_settings_choose_the_networks_of_a_new_run_only(tmp_path: Path) -> None:
         session(tmp_path / "other", state_dim=3)
 
 
+def test_a_per_step_critic_has_a_policy_of_single_actions_and_windows_of_return_steps(tmp_path: Path) -> None:
+    made = session(tmp_path, critic="per_step", return_steps=4)
+    assert made.agent.spec.horizon == 1 and made.replay.horizon == 4
+    made.save()
+    again = session(tmp_path)
+    assert again.agent.spec.horizon == 1 and again.replay.horizon == 4
+    with pytest.raises(
+        ParameterError, match="'critic' is 'per_step', but the policy's horizon is 5, must be 1"
+    ):
+        session(tmp_path / "other", critic="per_step", horizon=5)
+
+
 def test_a_new_run_begins_from_another_ones_checkpoint_and_leaves_it_alone(tmp_path: Path) -> None:
     first = session(tmp_path / "a")
     first.agent.gradient_step = 5

@@ -46,9 +46,9 @@ def exact_values() -> np.ndarray:
     return np.linalg.solve(np.eye(STATES) - transition, reward)
 
 
-def all_episodes() -> tuple[Replay, np.ndarray]:
+def all_episodes(actions: int = H) -> tuple[Replay, np.ndarray]:
     """Every chunk once from every state, cut off by a time-out after it; places of the first steps."""
-    replay, starts = Replay(1, 2, H, GAMMA), []
+    replay, starts = Replay(1, 2, H, GAMMA, actions=actions), []
     for state, chunk in itertools.product(range(STATES), CHUNKS):
         states, rewards, terminated = play(state, chunk)
         starts.append(replay.size())
@@ -100,3 +100,19 @@ def test_windows_that_end_early_have_exact_targets_too() -> None:
             assert abs(float(target[place + i]) - value) < 1e-3
         place += len(rewards)
     assert place == replay.size()
+
+
+def test_the_per_step_critic_learns_the_values_of_the_data_s_actions() -> None:
+    """h-step returns of single actions: on data of the policy itself, exact as well."""
+    replay, starts = all_episodes(actions=1)
+    batch = replay.windows(starts)
+    assert batch.actions.shape == (len(starts), 1, 2)
+    following = batch.next_states[:, 0].long()
+    first = np.array([chunk[0] > 0 for chunk in CHUNKS])
+    table = torch.zeros(STATES, 2, dtype=torch.float64)
+    for _ in range(300):
+        next_values = table.mean(1)[following]
+        target = losses.td_target(batch.returns.double(), batch.discounts.double(), next_values)
+        targets = target.reshape(STATES, len(CHUNKS))
+        table = torch.stack([targets[:, ~first].mean(1), targets[:, first].mean(1)], dim=1)
+    assert np.abs(table.mean(1).numpy() - exact_values()).max() < 1e-3
