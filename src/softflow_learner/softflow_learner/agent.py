@@ -36,6 +36,8 @@ class Agent:
         self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)
         self.reference: Actor | None = None
         """pi0, frozen at the first actor update after imitation, for the regularisers that compare with it."""
+        self.slow_actor: Actor | None = None
+        """Exponential moving average of the actor, if `actor_tau` asks for one."""
         self.actor_optimizer = self._adam(self.policy.flow)
         self.critic_optimizer = self._adam(self.policy.critic)
         self.torch_rng = torch.Generator().manual_seed(config.seed)
@@ -50,6 +52,19 @@ class Agent:
         check_fit(config, self.spec)
         self.config = config
 
+    @property
+    def actor(self) -> Actor:
+        """The one that acts, and from which targets draw: the slow one where there is one."""
+        return self.slow_actor if self.slow_actor is not None else self.policy.flow
+
+    def acting_policy(self) -> ChunkPolicy:
+        """What robots get."""
+        if self.slow_actor is None:
+            return self.policy
+        policy = copy.deepcopy(self.policy)
+        policy.flow.load_state_dict(self.slow_actor.state_dict())
+        return policy
+
     def _adam(self, module: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, fused=True)
 
@@ -62,7 +77,7 @@ class Agent:
     def imitation_update(self, batch: Batch) -> Scalars:
         """L = -E[log pi(x + sigma * eps | s)] / D."""
         nll = self._data_loss(self.policy.normalizer(batch.states), batch.actions)
-        norm = self._step(self.actor_optimizer, nll)
+        norm = self._actor_step(nll)
         self.reference = None  # Whatever stage 3 compares with is imitated first.
         return {"nll": nll.item(), "actor_gradient": norm}
 
@@ -77,25 +92,25 @@ class Agent:
         loss = losses.td_loss(self.policy.critic(normalise(batch.states), batch.actions), target)
         norm = self._step(self.critic_optimizer, loss)
         if np.isfinite(norm):
-            self._follow()
+            follow(self.target_critic, self.policy.critic, self.config.target_tau)
         return {"td_loss": loss.item(), "target": target.mean().item(), "critic_gradient": norm}
 
     def next_values(self, states: Tensor) -> Tensor:
         """agg_j Qbar_j(s, x') with x' ~ pi, clipped; normalised states (B, S) -> (B,). (C): less a penalty."""
-        chunks, log_prob = self.policy.flow.sample(states, self._noise(len(states)))
-        values = losses.aggregate(self.target_critic(states, chunks.clamp(-1.0, 1.0)), self.config.aggregate)
+        chunks, log_prob = self.actor.sample(states, self._noise(len(states)))
+        members = self._subset(self.target_critic(states, chunks.clamp(-1.0, 1.0)))
+        values = losses.aggregate(members, self.config.aggregate)
         if self.config.regulariser != "target" or self.reference is None:
             return values  # In the warm-up pi is pi0: no penalty.
         kl = losses.kl_per_dim(log_prob, self.reference.log_prob(chunks, states), self.spec.chunk_dim)
         return losses.penalised(values, kl, self.config.target_penalty)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        torch._foreach_lerp_(
-            list(self.target_critic.parameters()),
-            list(self.policy.critic.parameters()),
-            self.config.target_tau,
-        )
+    def _subset(self, values: Tensor) -> Tensor:
+        """Values (E, B) -> those of a random subset of the critics (M, B)."""
+        count = self.config.aggregate_subset
+        if count in (0, len(values)):
+            return values
+        return values[torch.randperm(len(values), generator=self.torch_rng)[:count]]
 
     # -- Stages 3 and 4
 
@@ -115,7 +130,7 @@ class Agent:
         loss = losses.policy_loss(
             values, sum(pull.values(), torch.zeros(())), excess, beta=beta, kappa=self.config.kappa
         )
-        norm = self._step(self.actor_optimizer, loss)
+        norm = self._actor_step(loss)
         return {
             "actor_loss": loss.item(),
             "q": values.mean().item(),
@@ -162,6 +177,17 @@ class Agent:
     def _noise(self, batch: int) -> Tensor:
         return torch.randn(batch, self.spec.horizon, self.spec.action_dim, generator=self.torch_rng)
 
+    def _actor_step(self, loss: Tensor) -> float:
+        """`_step` of the actor; the slow one follows."""
+        norm = self._step(self.actor_optimizer, loss)
+        if self.config.actor_tau == 0.0:
+            self.slow_actor = None
+        elif self.slow_actor is None:
+            self.slow_actor = frozen_copy(self.policy.flow)
+        elif np.isfinite(norm):
+            follow(self.slow_actor, self.policy.flow, self.config.actor_tau)
+        return norm
+
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
         """One guarded step on the optimizer's parameters only. Returns the gradient's norm, NaN if skipped.
 
@@ -203,6 +229,12 @@ class Agent:
 def frozen_copy(actor: Actor) -> Actor:
     """The actor as it is now, without gradients of its own."""
     return copy.deepcopy(actor).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, tau: float) -> None:
+    """slow += tau * (fast - slow), every parameter."""
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), tau)
 
 
 @contextmanager

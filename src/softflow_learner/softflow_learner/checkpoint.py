@@ -27,7 +27,7 @@ TENSORS, STATE = "tensors.safetensors", "state.json"
 PATTERN = re.compile(r"checkpoint_(\d{12})")
 OPTIMIZERS = ("actor_optimizer", "critic_optimizer")
 MODULES = ("policy", "target_critic")
-ACTORS = ("reference",)
+ACTORS = ("reference", "slow_actor")
 """Further actors, each there or None."""
 COUNTERS = ("gradient_step", "skipped", "consecutive_skips", "beta_scale")
 

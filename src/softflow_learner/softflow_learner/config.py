@@ -38,6 +38,8 @@ class Config(Validated):
     gamma: float = bounded(0.99, low=0.0, high=1.0, unit="1/step")
     # How the critics' values make one: min is pessimistic about chunks that the data lack.
     aggregate: str = bounded("min", choices=("min", "mean"))
+    # So many critics, drawn anew for each target, are aggregated (REDQ, arXiv 2101.05982); 0 = all.
+    aggregate_subset: int = bounded(0, low=0, high=16, unit="critics")
     # The target network follows in 1 / tau updates.
     target_tau: float = bounded(0.01, low=1e-5, high=1.0, unit="1/update")
     warmup_min_updates: int = bounded(500, low=0, high=10**8, unit="updates")
@@ -59,6 +61,8 @@ class Config(Validated):
     beta: float = bounded(2.0, low=0.0, high=1e4)
     # target: what one nat/dim of KL costs in y. A tenth of a reward of 1 per step.
     target_penalty: float = bounded(0.1, low=0.0, high=1e4, unit="reward/(nat/dim)")
+    # EMA of the actor: what acts and what the targets draw from follows in 1 / actor_tau updates; 0 = off.
+    actor_tau: float = bounded(0.0, low=0.0, high=1.0, unit="1/update")
     # Weight of E[sum relu(|x| - 1)^2]: keeps samples within reach of the straight-through clip.
     kappa: float = bounded(1.0, low=0.0, high=1e4)
 
@@ -106,6 +110,11 @@ def check_fit(config: Config, spec: PolicySpec) -> None:
     if config.critic == "per_step" and spec.horizon != 1:
         raise ParameterError(
             f"Config: parameter 'critic' is 'per_step', but the policy's horizon is {spec.horizon}, must be 1"
+        )
+    if config.aggregate_subset > spec.critic_members:
+        raise ParameterError(
+            f"Config: parameter 'aggregate_subset' is {config.aggregate_subset}, must be at most "
+            f"critic_members = {spec.critic_members}"
         )
     if config.regulariser in NEEDS_LIKELIHOOD and spec.policy == "flow_matching":
         raise ParameterError(

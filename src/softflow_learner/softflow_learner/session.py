@@ -181,7 +181,7 @@ class Session:
             best_of=1 if self.stage == "imitation" else spec.best_of,
             layout_hash=self.task.layout.hash,
         )
-        data = encode_weights(self.agent.policy, info)
+        data = encode_weights(self.agent.acting_policy(), info)
         offer = Offer(info, data, sha256(data), spec.spec_hash())
         self.shelf.put(offer)
         return offer

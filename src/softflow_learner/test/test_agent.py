@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -147,6 +148,49 @@ def test_too_many_skips_in_a_row_stop_the_run() -> None:
     agent.critic_update(bad)
     with pytest.raises(TrainingDivergedError, match="max_consecutive_skips is 2"):
         agent.critic_update(bad)
+
+
+def test_the_slow_actor_follows_by_tau_acts_and_draws_the_targets() -> None:
+    agent = toy.agent(actor_tau=0.25)
+    assert agent.acting_policy() is agent.policy
+    agent.imitation_update(batch())
+    before = snapshot(agent.slow_actor)
+    agent.actor_update(batch())
+    fast = agent.policy.flow.state_dict()
+    for name, value in agent.slow_actor.state_dict().items():
+        assert torch.allclose(value, 0.75 * before[name] + 0.25 * fast[name], atol=1e-7)
+    acting = agent.acting_policy()
+    assert not changed(acting.flow, snapshot(agent.slow_actor)) and changed(acting.flow, fast)
+    assert not changed(acting.critic, snapshot(agent.policy.critic))
+    state = torch.zeros(4, 2)
+    agent.torch_rng.manual_seed(0)
+    values = agent.next_values(state)
+    agent.slow_actor, slow = None, agent.slow_actor
+    agent.torch_rng.manual_seed(0)
+    assert not torch.equal(values, agent.next_values(state))
+    agent.policy.flow.load_state_dict(slow.state_dict())
+    agent.torch_rng.manual_seed(0)
+    assert torch.equal(values, agent.next_values(state))
+
+
+def test_the_slow_actor_goes_when_it_is_switched_off() -> None:
+    agent = toy.agent(actor_tau=0.25)
+    agent.imitation_update(batch())
+    agent.configure(dataclasses.replace(agent.config, actor_tau=0.0))
+    agent.imitation_update(batch())
+    assert agent.slow_actor is None and agent.acting_policy() is agent.policy
+
+
+@pytest.mark.parametrize("aggregate", ["min", "mean"])
+def test_targets_aggregate_a_random_subset_of_the_critics(aggregate: str) -> None:
+    spec = dataclasses.replace(toy.SPEC, critic_members=5)
+    agent = Agent(spec, toy.config(aggregate=aggregate, aggregate_subset=2))
+    values = torch.arange(5.0)[:, None].expand(5, 3)
+    pairs = {tuple(sorted(agent._subset(values)[:, 0].tolist())) for _ in range(200)}
+    assert pairs == set(itertools.combinations(range(5), 2))
+    assert torch.isfinite(agent.next_values(torch.zeros(4, 2))).all()
+    with pytest.raises(ParameterError, match="'aggregate_subset' is 6, must be at most critic_members = 5"):
+        agent.configure(dataclasses.replace(agent.config, aggregate_subset=6))
 
 
 def test_a_huge_gradient_is_clipped() -> None:

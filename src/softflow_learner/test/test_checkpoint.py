@@ -71,6 +71,17 @@ def test_resuming_is_bit_equal_for_every_family(tmp_path: Path, name: str) -> No
     assert again.spec.policy == name and same(agent, again)
 
 
+def test_resuming_with_a_slow_actor_and_a_subset_of_critics_is_bit_equal(tmp_path: Path) -> None:
+    agent = toy.agent(actor_tau=0.1, aggregate_subset=1)
+    train(agent, 2)
+    again = load_checkpoint(save_checkpoint(tmp_path, agent)).agent
+    train(agent, 2)
+    train(again, 2)
+    assert same(agent, again)
+    slow = again.slow_actor.state_dict()
+    assert all(torch.equal(v, slow[k]) for k, v in agent.slow_actor.state_dict().items())
+
+
 def test_an_untrained_agent_can_be_saved(tmp_path: Path) -> None:
     agent = toy.agent()
     assert same(load_checkpoint(save_checkpoint(tmp_path, agent)).agent, agent)
