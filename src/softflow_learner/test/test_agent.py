@@ -53,16 +53,18 @@ def test_an_update_moves_only_its_own_networks(update: str, moves: set[str]) -> 
     assert agent.gradient_step == 1 and agent.skipped == 0
 
 
-@pytest.mark.parametrize("name", ["gaussian", "flow_matching"])
-def test_every_family_learns_by_the_same_updates(name: str) -> None:
-    spec = dataclasses.replace(toy.SPEC, policy=name)
+@pytest.mark.parametrize(
+    "networks", [{"conditioner": "transformer"}, {"policy": "gaussian"}, {"policy": "flow_matching"}], ids=str
+)
+def test_every_kind_of_policy_learns_by_the_same_updates(networks: dict[str, str]) -> None:
+    spec = dataclasses.replace(toy.SPEC, **networks)
     agent, replay = Agent(spec, toy.config(learning_rate=3e-3)), toy.replay()
     agent.fit_normalizer(replay.states())
     losses = [agent.imitation_update(replay.sample(64, 1.0, agent.numpy_rng))["nll"] for _ in range(150)]
     assert np.mean(losses[-20:]) < np.mean(losses[:5]) - 0.1
     for _ in range(3):
         scalars = agent.critic_update(batch()) | agent.actor_update(batch())
-    assert math.isnan(scalars.pop("entropy")) == (name == "flow_matching")
+    assert math.isnan(scalars.pop("entropy")) == (spec.policy == "flow_matching")
     assert all(np.isfinite(v) for v in scalars.values()) and agent.skipped == 0
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in agent.policy.flow.parameters())
 

@@ -125,14 +125,20 @@ def test_flow_matching_takes_the_spec_s_euler_steps() -> None:
     assert torch.allclose(made.sample(state, noise)[0], noise * 1.1**10, atol=1e-5)
 
 
+@pytest.mark.parametrize("conditioner", ["mlp", "transformer"])
 @family
-def test_weights_travel_and_plan(name: str) -> None:
-    policy = ChunkPolicy(spec_of(name))
-    policy.flow.load_state_dict(actor(name).state_dict())
+def test_weights_travel_and_plan(name: str, conditioner: str) -> None:
+    torch.manual_seed(0)
+    policy = ChunkPolicy(dataclasses.replace(spec_of(name), conditioner=conditioner))
+    with torch.no_grad():
+        for p in policy.flow.parameters():
+            p.add_(0.03 * torch.randn_like(p))
     again, _ = decode_weights(encode_weights(policy, WeightsInfo(best_of=4)))
     noise = 0.1 * chunk_noise(0, "e", 0, 4, 3, 2)
     planned = again.plan(np.zeros(6, np.float32), noise)
-    assert again.spec.policy == name and np.isfinite(planned.actions).all() and np.isfinite(planned.q)
+    assert again.spec == policy.spec
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in policy.state_dict().items())
+    assert np.isfinite(planned.actions).all() and np.isfinite(planned.q)
     assert math.isnan(planned.log_prob) == (name == "flow_matching")
 
 

@@ -90,7 +90,7 @@ def test_sampling_and_scoring_agree(spec: PolicySpec) -> None:
     made = flow(spec, 0.05)
     x, log_prob = made.sample(state, noise)
     # float32 resolves the 1100 nats of 32 x 24 numbers no finer than 1.2e-4.
-    bound = max(1e-4, 2 * torch.finfo(torch.float32).eps * float(log_prob.abs().max()))
+    bound = max(1e-4, 2 * torch.finfo(torch.float32).eps * float(log_prob.detach().abs().max()))
     assert (made.log_prob(x, state) - log_prob).abs().max() < bound
 
 
