@@ -44,6 +44,7 @@ class Probe:
         self.executor.add_node(self.node)
         self.chunks = self.node.create_publisher(ActionChunk, "action_chunk", reliable(10))
         self.observations = self.node.create_publisher(Observation, "observation", reliable(10))
+        self.chunk_ids = itertools.count(1_000_000)
         self.states: list[HandState] = []
         self.results: list[ChunkResult] = []
         self.planned: list[ActionChunk] = []
@@ -68,12 +69,11 @@ class Probe:
 
     def refusal(self, make: Callable[[int], ActionChunk]) -> ChunkResult:
         """Publish until the driver refuses; a reset in between makes a chunk one of the episode before."""
-        first = 1_000_000 + len(self.results)
         found: list[ChunkResult] = []
-        sent = itertools.count(first)
+        first = next(self.chunk_ids)
 
         def attempt() -> bool:
-            self.chunks.publish(make(next(sent)))
+            self.chunks.publish(make(next(self.chunk_ids)))
             self.executor.spin_once(timeout_sec=0.2)
             found.extend(r for r in self.results if r.chunk_id >= first and r.reason == ChunkResult.REFUSED)
             return bool(found)

@@ -24,6 +24,8 @@ from softflow_node.signals import StopFlag
 
 P = TypeVar("P")
 
+SETTLE_LIMIT = 8.0
+"""[s] that a node may take to settle after a stop was requested; well below the supervisor's patience."""
 # Parameters that rclpy itself declares.
 _ROS_PARAMETERS = {"use_sim_time", "start_type_description_service"}
 _ROS_PREFIXES = ("qos_overrides.",)
@@ -75,6 +77,10 @@ class SoftflowNode(Node, Generic[P]):
     def poll(self) -> float:
         """Called in turn with the callbacks; returns seconds until it wants to be called again at the latest."""
         return 0.2
+
+    def settled(self) -> bool:
+        """Asked after a stop was requested: whether the node has taken in what was sent to it before."""
+        return True
 
     def close(self) -> None:
         """Called once before the context is shut down; publishing still works here."""
@@ -132,6 +138,9 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
     try:
         while not stop.is_set() and not node.finished and rclpy.ok():
             executor.spin_once(timeout_sec=max(0.0, node.poll()))
+        until = time.monotonic() + SETTLE_LIMIT
+        while not node.settled() and time.monotonic() < until and rclpy.ok():
+            executor.spin_once(timeout_sec=0.05)
     except ExternalShutdownException:
         pass
     finally:

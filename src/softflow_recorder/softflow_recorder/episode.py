@@ -103,6 +103,13 @@ class EpisodeAssembler:
         """Whether the episode is not to be learned from."""
         return self.ended and self.end.kind == DISCARDED
 
+    @property
+    def settled(self) -> bool:
+        """Whether the end is known and the result of the chunk that was played then has come, or cannot matter."""
+        return self.discarded or (
+            self.ended and (self.end.last_step == 0 or self.end.last_step - 1 in self.versions)
+        )
+
     def missing(self) -> str:
         """What is still missing, in words; empty when the episode is complete."""
         if not self.ended:

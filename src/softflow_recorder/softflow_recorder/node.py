@@ -43,6 +43,10 @@ TOPICS: tuple[tuple[str, Any, Any], ...] = (
 )
 ANSWER_TIMEOUT = 5.0
 """[s] after which a call to the learner is given up and repeated."""
+RESULT_TIMEOUT = 1.0
+"""[s] to wait for the result of the last chunk, which comes with the next reset; starved steps have none."""
+QUIET = 0.3
+"""[s] without a message after a stop was requested: nothing waits any more."""
 RETRY = 0.5
 """[s] between attempts while the learner is away."""
 
@@ -80,6 +84,8 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self.typestore = load_typestore({"softflow_msgs": share})
         self.recordings: dict[str, Recording] = {}
         self._finished: set[str] = set()
+        self._newest = 0.0
+        self._asked = 0.0
         self._description: bytes | None = None
         for topic, kind, qos in TOPICS:
             self.create_subscription(kind, topic, partial(self._on_raw, topic, kind), qos, raw=True)
@@ -99,16 +105,26 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         """Close what is complete or overdue; hand over what waits."""
         now = time.monotonic()
         for recording in list(self.recordings.values()):
-            if recording.ended_at and now - recording.ended_at > self.params.completion_timeout:
+            if not recording.ended_at:
+                continue
+            timeout = self.params.completion_timeout if recording.assembler.missing() else RESULT_TIMEOUT
+            if now - recording.ended_at > timeout:
                 self._close(recording)
         if self.spool is not None:
             self._ship(now)
         return 0.1
 
+    def settled(self) -> bool:
+        """A backlog may wait in the middleware: a recorder that gets no processor falls behind, and catches up."""
+        now = time.monotonic()
+        self._asked = self._asked or now
+        return now - max(self._newest, self._asked) > QUIET
+
     def _on_description(self, data: bytes) -> None:
         self._description = data
 
     def _on_raw(self, topic: str, kind: Any, data: bytes) -> None:
+        self._newest = time.monotonic()
         message = deserialize_message(data, kind)
         episode_id = message.episode_id
         if not episode_id or episode_id in self._finished:
@@ -119,7 +135,9 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         recording.assembler.add(topic, message)
         if recording.assembler.ended:
             recording.ended_at = recording.ended_at or time.monotonic()
-            if recording.assembler.discarded or not recording.assembler.missing():
+            if recording.assembler.settled and (
+                recording.assembler.discarded or not recording.assembler.missing()
+            ):
                 self._close(recording)
 
     def _open(self, episode_id: str, message: Any) -> Recording:

@@ -24,6 +24,10 @@ LABEL_STEPS = 10
 """Rewards are sent in ranges of this many steps, and at the end of an episode."""
 
 
+FAREWELL = 1.0
+"""[s] that readers get to take the last messages. The middleware's acknowledgement would not tell when they have."""
+
+
 @dataclass(frozen=True)
 class EpisodeParameters:
     """Parameters of the episode manager."""
@@ -35,6 +39,9 @@ class EpisodeParameters:
     first_index: int = bounded(0, low=0, doc="index of the first episode, to go on with an earlier run")
     observers: int = bounded(
         3, low=1, high=100, doc="subscribers of `observation` to wait for before the first reset"
+    )
+    recorders: int = bounded(
+        1, low=0, high=10, doc="readers of rewards and events to be matched with before it"
     )
     stall_timeout: float = bounded(
         10.0, low=1.0, high=3600.0, unit="s", doc="without an observation: start anew"
@@ -74,7 +81,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if p.episodes and self._index >= p.first_index + p.episodes:
             self.finished = True
             return
-        if not self._reset.server_is_ready() or self.count_subscribers("observation") < p.observers:
+        if not self._others_are_there():
             return
         seed = episode_seed(p.mode, p.seed, self._index)
         self.episode = Episode(self.task, uuid.uuid4().hex, self._index, seed)
@@ -82,6 +89,12 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._announce(EpisodeEvent.START, "")
         goal = ResetScene.Goal(episode_id=self.episode.episode_id, seed=seed)
         self._reset.send_goal_async(goal).add_done_callback(self._on_goal)
+
+    def _others_are_there(self) -> bool:
+        p = self.params
+        recorders = min(self.event_pub.get_subscription_count(), self.label_pub.get_subscription_count())
+        observers = self.count_subscribers("observation")
+        return bool(self._reset.server_is_ready() and observers >= p.observers and recorders >= p.recorders)
 
     def _on_goal(self, future: Future) -> None:
         handle = future.result()
@@ -185,8 +198,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self._label()
             train = self.params.mode == "train"
             self._end(EpisodeEvent.TRUNCATED if train else EpisodeEvent.DISCARDED, "interrupted")
-        # The last event must leave before the context does.
-        time.sleep(0.3)
+        # A reader that is behind loses what it has not taken when the writer goes.
+        time.sleep(FAREWELL)
 
 
 def main() -> None:
