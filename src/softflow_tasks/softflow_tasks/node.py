@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.action import ActionClient
+from rclpy.duration import Duration
 from rclpy.task import Future
 from softflow_msgs.action import ResetScene
 from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, RewardLabel
@@ -24,8 +25,10 @@ LABEL_STEPS = 10
 """Rewards are sent in ranges of this many steps, and at the end of an episode."""
 
 
-FAREWELL = 1.0
-"""[s] that readers get to take the last messages. The middleware's acknowledgement would not tell when they have."""
+ACKNOWLEDGEMENT = 4.0
+"""[s] to wait at most until the middleware of every reader has the last messages; its repair takes 3 s by default."""
+FAREWELL = 0.5
+"""[s] that readers then get to take them."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,9 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self._label()
             train = self.params.mode == "train"
             self._end(EpisodeEvent.TRUNCATED if train else EpisodeEvent.DISCARDED, "interrupted")
-        # A reader that is behind loses what it has not taken when the writer goes.
+        # What a reader without a processor has missed is lost when the writer goes.
+        for publisher in (self.label_pub, self.event_pub):
+            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGEMENT))
         time.sleep(FAREWELL)
 
 
