@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from softflow_learner import losses
 from softflow_learner.config import NEEDS_LIKELIHOOD, Config, check_fit
 from softflow_learner.replay import Batch
-from softflow_policy.actor import Actor
+from softflow_policy.actor import Actor, Code
 from softflow_policy.policy import ChunkPolicy
 from softflow_policy.spec import PolicySpec
 
 Scalars = dict[str, float]
+T = TypeVar("T")
 
 
 class TrainingDivergedError(RuntimeError):
@@ -51,6 +53,7 @@ class Agent:
         """Take these settings from now on. Raises ParameterError if they do not fit the policy."""
         check_fit(config, self.spec)
         self.config = config
+        self._compiled: dict[str, Callable[..., Any]] = {}
 
     @property
     def actor(self) -> Actor:
@@ -76,10 +79,14 @@ class Agent:
 
     def imitation_update(self, batch: Batch) -> Scalars:
         """L = -E[log pi(x + sigma * eps | s)] / D."""
-        nll = self._data_loss(self.policy.normalizer(batch.states), batch.actions)
+        states = self.policy.normalizer(batch.states)
+        nll = self._run(self._imitation_loss, states, self._perturbed(batch), batch.imitable)
         norm = self._actor_step(nll)
         self.reference = None  # Whatever stage 3 compares with is imitated first.
         return {"nll": nll.item(), "actor_gradient": norm}
+
+    def _imitation_loss(self, states: Tensor, chunks: Tensor, weights: Tensor) -> Tensor:
+        return self._data_loss(self.policy.flow.encode(states), chunks, weights)
 
     # -- Stage 2
 
@@ -89,21 +96,28 @@ class Agent:
         with torch.no_grad():
             next_values = self.next_values(normalise(batch.next_states))
             target = losses.td_target(batch.returns, batch.discounts, next_values)
-        loss = losses.td_loss(self.policy.critic(normalise(batch.states), batch.actions), target)
+        loss = self._run(self._critic_loss, normalise(batch.states), batch.actions, target)
         norm = self._step(self.critic_optimizer, loss)
         if np.isfinite(norm):
             follow(self.target_critic, self.policy.critic, self.config.target_tau)
         return {"td_loss": loss.item(), "target": target.mean().item(), "critic_gradient": norm}
 
+    def _critic_loss(self, states: Tensor, chunks: Tensor, target: Tensor) -> Tensor:
+        return losses.td_loss(self.policy.critic(states, chunks), target)
+
     def next_values(self, states: Tensor) -> Tensor:
         """agg_j Qbar_j(s, x') with x' ~ pi, clipped; normalised states (B, S) -> (B,). (C): less a penalty."""
-        chunks, log_prob = self.actor.sample(states, self._noise(len(states)))
-        members = self._subset(self.target_critic(states, chunks.clamp(-1.0, 1.0)))
-        values = losses.aggregate(members, self.config.aggregate)
+        chunks, log_prob, values = self._run(self._target_sample, states, self._noise(len(states)))
+        values = losses.aggregate(self._subset(values), self.config.aggregate)
         if self.config.regulariser != "target" or self.reference is None:
             return values  # In the warm-up pi is pi0: no penalty.
         kl = losses.kl_per_dim(log_prob, self.reference.log_prob(chunks, states), self.spec.chunk_dim)
         return losses.penalised(values, kl, self.config.target_penalty)
+
+    def _target_sample(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x' (B, h, A), its log density (B,), Qbar_j of it clipped (E, B)."""
+        chunks, log_prob = self.actor.sample(states, noise)
+        return chunks, log_prob, self.target_critic(states, chunks.clamp(-1.0, 1.0))
 
     def _subset(self, values: Tensor) -> Tensor:
         """Values (E, B) -> those of a random subset of the critics (M, B)."""
@@ -120,45 +134,41 @@ class Agent:
         The pull is the NLL per dimension of data chunks (A), the KL to pi0 (B, and C as BRAC has it), or none.
         """
         states = self.policy.normalizer(batch.states)
-        pull = self._data_pull(states, batch.actions)
-        chunks, log_prob = self.policy.flow.sample(states, self._noise(len(states)))
+        if self.config.regulariser in NEEDS_LIKELIHOOD and self.reference is None:
+            self.reference = frozen_copy(self.policy.flow)
+        data = self._perturbed(batch) if self.config.regulariser == "data_nll" else batch.actions
+        beta = torch.tensor(self.config.beta * self.beta_scale)
+        # Its gradients are not asked for, and compiled code would work them out all the same.
+        with constant(self.policy.critic):
+            loss, scalars = self._run(
+                self._actor_loss, states, data, batch.imitable, self._noise(len(states)), beta
+            )
+        norm = self._actor_step(loss)
+        return {name: value.item() for name, value in scalars.items()} | {"actor_gradient": norm}
+
+    def _actor_loss(
+        self, states: Tensor, data: Tensor, weights: Tensor, noise: Tensor, beta: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        flow = self.policy.flow
+        code = flow.encode(states)
+        pull = {"nll": self._data_loss(code, data, weights)} if self.config.regulariser == "data_nll" else {}
+        chunks, log_prob = flow.sample_given(code, noise)
         # (ours) The mean over members, not the minimum: a smoother slope to climb.
         values = self.policy.critic(states, losses.clip_straight_through(chunks)).mean(0)
         excess = losses.out_of_box(chunks)
-        pull |= self._reference_pull(states, chunks)
-        beta = self.config.beta * self.beta_scale
-        loss = losses.policy_loss(
-            values, sum(pull.values(), torch.zeros(())), excess, beta=beta, kappa=self.config.kappa
-        )
-        norm = self._actor_step(loss)
-        return {
-            "actor_loss": loss.item(),
-            "q": values.mean().item(),
-            **{name: value.item() for name, value in pull.items()},
-            "entropy": -log_prob.mean().item() / self.spec.chunk_dim,
-            "out_of_box": excess.item(),
-            "actor_gradient": norm,
-        }
+        if self.reference is not None and self.config.regulariser in NEEDS_LIKELIHOOD:
+            pull["kl"] = self._reference_pull(self.reference, states, chunks)
+        total = sum(pull.values(), torch.zeros(()))
+        loss = losses.policy_loss(values, total, excess, beta=beta, kappa=self.config.kappa)
+        entropy = -log_prob.mean() / self.spec.chunk_dim
+        scalars = {"actor_loss": loss, "q": values.mean(), "entropy": entropy, "out_of_box": excess}
+        return loss, {name: value.detach() for name, value in (scalars | pull).items()}
 
-    def _data_pull(self, states: Tensor, chunks: Tensor) -> dict[str, Tensor]:
-        """(A), where it is the regulariser."""
-        if self.config.regulariser != "data_nll":
-            return {}
-        return {"nll": self._data_loss(states, chunks)}
-
-    def _reference_pull(self, states: Tensor, chunks: Tensor) -> dict[str, Tensor]:
-        """(B): E_x[log pi - log pi0] / D of the policy's own chunks, where it is the regulariser."""
-        if self.config.regulariser not in NEEDS_LIKELIHOOD:
-            return {}
-        if self.reference is None:
-            self.reference = frozen_copy(self.policy.flow)
+    def _reference_pull(self, reference: Actor, states: Tensor, chunks: Tensor) -> Tensor:
+        """(B): E_x[log pi - log pi0] / D of the policy's own chunks."""
         with constant(self.policy.flow):
             log_prob = self.policy.flow.log_prob(chunks, states)
-        return {
-            "kl": losses.kl_per_dim(
-                log_prob, self.reference.log_prob(chunks, states), self.spec.chunk_dim
-            ).mean()
-        }
+        return losses.kl_per_dim(log_prob, reference.log_prob(chunks, states), self.spec.chunk_dim).mean()
 
     @torch.no_grad()
     def values(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
@@ -169,10 +179,21 @@ class Agent:
 
     # -- Shared
 
-    def _data_loss(self, states: Tensor, chunks: Tensor) -> Tensor:
-        """NLL per dimension of data chunks with noise; of a family without likelihood its regression loss."""
-        noisy = losses.perturb(chunks, self.config.imitation_sigma, self.torch_rng)
-        return self.policy.flow.imitation_loss(noisy, states, self.torch_rng)
+    def _run(self, function: Callable[..., T], *inputs: Tensor) -> T:
+        """A part of an update, with its networks in the asked precision, compiled if that was asked for."""
+        if self.config.compiled:
+            name = function.__name__
+            function = self._compiled.setdefault(name, torch.compile(function, dynamic=False))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            return function(*inputs)
+
+    def _perturbed(self, batch: Batch) -> Tensor:
+        return losses.perturb(batch.actions, self.config.imitation_sigma, self.torch_rng)
+
+    def _data_loss(self, code: Code, chunks: Tensor, weights: Tensor) -> Tensor:
+        """NLL per dimension of the data's chunks; of a family without likelihood its regression loss."""
+        loss = self.policy.flow.imitation_loss_given(chunks, code, self.torch_rng)
+        return losses.weighted_mean(loss, weights.to(loss.dtype))
 
     def _noise(self, batch: int) -> Tensor:
         return torch.randn(batch, self.spec.horizon, self.spec.action_dim, generator=self.torch_rng)

@@ -7,6 +7,9 @@ import dataclasses
 from softflow_node.parameters import ParameterError, Validated, bounded
 from softflow_policy.spec import PolicySpec
 
+CHUNK_ENDS = ("hold", "drop")
+"""What becomes of a chunk that runs past the end of its episode."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(Validated):
@@ -22,6 +25,12 @@ class Config(Validated):
     gradient_clip: float = bounded(1.0, low=1e-3, high=1e6)
     # So many steps in a row without a finite loss and gradient: the run stops, the last checkpoint is good.
     max_consecutive_skips: int = bounded(20, low=1, high=10**6, unit="updates")
+
+    # What the networks' products are worked out in; densities, losses and weights are in float32 either way. bfloat16
+    # is about twice as fast where the processor has instructions for it, and several times slower where it has not.
+    precision: str = bounded("float32", choices=("float32", "bfloat16"))
+    # torch.compile: fewer passes over memory, for half a minute of compiling at the first update of each kind.
+    compiled: bool = False
 
     # -- Stage 1, imitation
     imitation_updates: int = bounded(3000, low=0, high=10**8, unit="updates")
@@ -46,8 +55,9 @@ class Config(Validated):
     warmup_max_updates: int = bounded(1500, low=0, high=10**8, unit="updates")
     # The gate is looked at this often.
     warmup_check_every: int = bounded(250, low=1, high=10**6, unit="updates")
-    # Plateau: the mean TD loss since the last look is within this share of the one before.
-    warmup_plateau: float = bounded(0.15, low=0.0, high=1.0)
+    # Plateau: the TD loss, as a share of the targets' variance, has stayed within such a range for three looks. Against
+    # itself it would never settle: it grows and shrinks with the values, however little is left to explain.
+    warmup_plateau: float = bounded(0.02, low=0.0, high=1.0, unit="of the targets' variance")
     # Spearman's correlation between Q and the return on held-out episodes that opens the gate.
     warmup_rank_correlation: float = bounded(0.3, low=-1.0, high=1.0)
 
@@ -83,6 +93,9 @@ class Config(Validated):
     beta_anneal_steps: int = bounded(6000, low=1, high=10**9, unit="steps")
 
     # -- Replay
+    # A chunk that runs past the episode's end is padded by holding the last action, or not imitated. It trains the
+    # critic either way.
+    chunk_end: str = bounded("hold", choices=CHUNK_ENDS)
     # 14 h at 20 Hz; 0.4 GB with a state of 34 numbers.
     replay_capacity: int = bounded(1_000_000, low=100, high=10**9, unit="steps")
     # Every so manieth demonstration is kept from training for the gate; 0 = none.

@@ -17,6 +17,11 @@ def perturb(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     return x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of values (B,) with weights (B,) in [0, 1]; 0 where all weights are."""
+    return (weights * values).sum() / weights.sum().clamp(min=1.0)
+
+
 def aggregate(values: Tensor, how: str) -> Tensor:
     """agg_j: values (E, B) -> (B,)."""
     return values.amin(0) if how == "min" else values.mean(0)
@@ -58,7 +63,9 @@ def penalised(values: Tensor, kl: Tensor, weight: float) -> Tensor:
     return values - weight * kl
 
 
-def policy_loss(values: Tensor, pull: Tensor, excess: Tensor, *, beta: float, kappa: float) -> Tensor:
+def policy_loss(
+    values: Tensor, pull: Tensor, excess: Tensor, *, beta: Tensor | float, kappa: float
+) -> Tensor:
     """-lambda * E[Q] + beta * pull + kappa * E[relu(|x| - 1)^2], lambda = 1 / sg(mean |Q|). Stage 3.
 
     Args:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softflow_learner.segments import NO_PLACE, EpisodeBook, OpenEpisode, Segment
+from softflow_learner.config import CHUNK_ENDS
+from softflow_learner.segments import EpisodeBook, OpenEpisode, Segment
 from softflow_learner.storage import HELD_OUT, OFFLINE, ONLINE, PARTITIONS, Storage
 
 ONLINE_SOURCE = "policy"
@@ -35,6 +36,11 @@ class Batch:
     """gamma^m (1 - terminated), (B,): a time-out bootstraps, a termination does not."""
     next_states: Tensor
     """s_{t+m}, (B, S)."""
+    steps: Tensor
+    """m, (B,) int64."""
+    imitable: Tensor
+    """The chunk may be learned by likelihood, (B,) bool: one hand applied it (the policy's, the teacher's or a
+    human's), and it does not run past the episode's end where the replay was told to drop those."""
 
     def __len__(self) -> int:
         return len(self.states)
@@ -58,12 +64,19 @@ class Replay:
         actions: int | None = None,
         capacity: int = 1_000_000,
         holdout_every: int = 0,
+        chunk_end: str = "hold",
     ) -> None:
         """`horizon` h [steps], `gamma` [1/step], `capacity` [steps]: beyond it the oldest online episodes go.
 
         A batch holds the first `actions` of a window, default all h (1 for a critic of single actions).
-        Every `holdout_every`-th demonstration goes to the held-out partition, 0 = none.
+        Every `holdout_every`-th demonstration goes to the held-out partition, 0 = none. `chunk_end`: windows that
+        run past the episode's end are "hold", padded by the last action, or "drop", not to be imitated.
+
+        Raises ValueError for another `chunk_end`.
         """
+        if chunk_end not in CHUNK_ENDS:
+            raise ValueError(f"chunk_end is {chunk_end!r}, allowed: {', '.join(CHUNK_ENDS)}")
+        self._drop_ends = chunk_end == "drop"
         self.horizon, self.gamma, self.holdout_every = horizon, gamma, holdout_every
         self._actions = horizon if actions is None else actions
         self._weights = gamma ** np.arange(horizon + 1, dtype=np.float64)
@@ -87,6 +100,7 @@ class Replay:
         episode_id: str,
         final: bool | None = None,
         start_step: int | None = None,
+        interventions: NDArray[Any] | None = None,
     ) -> int:
         """Append n consecutive transitions of an episode; returns n.
 
@@ -100,14 +114,22 @@ class Replay:
             episode_id: segments with the same one belong together.
             final: the episode ends here; default: terminated or truncated. Final and neither = truncated.
             start_step: of the segment within the episode, checked if given.
+            interventions: (n,) bool, steps whose action a human applied; default: none. A window made of such steps
+                is a demonstration; one that mixes them with others trains the critic only.
 
         Raises:
-            SegmentError: wrong shape or number, out of order, of a finished episode. Nothing is stored then.
+            SegmentError: wrong shape, type or number, out of order, of a finished episode. Nothing is stored then.
             ReplayFullError: no room, and no online steps to forget.
         """
         ends = bool(terminated or truncated) if final is None else bool(final)
         segment = Segment.checked(
-            states, actions, rewards, terminated=bool(terminated), final=ends, sizes=self._storage.sizes
+            states,
+            actions,
+            rewards,
+            terminated=bool(terminated),
+            final=ends,
+            sizes=self._storage.sizes,
+            interventions=interventions,
         )
         episode = self._book.match(episode_id, segment, start_step)
         moved = self._storage.make_room(segment.steps, self._book.heads())
@@ -128,7 +150,7 @@ class Replay:
         # An ended episode's windows are all complete, an open one's but for the last h - 1.
         pending = np.concatenate([episode.pending, places])
         complete = len(pending) if segment.final else max(0, len(pending) - self.horizon + 1)
-        self._storage.release(pending[:complete])
+        self._storage.release(pending[:complete], self.horizon)
         episode.pending = pending[complete:]
         self.online_steps += segment.steps if partition == ONLINE else 0
 
@@ -141,7 +163,7 @@ class Replay:
         )
 
     def sampleable(self, partition: str) -> int:
-        """Steps of a partition at which a window may start."""
+        """Windows to draw with a partition; "offline" has the takeovers of online episodes too."""
         return len(self._storage.ready(PARTITIONS.index(partition)))
 
     def states(self, partition: str = "offline") -> NDArray[np.float32]:
@@ -149,7 +171,7 @@ class Replay:
         return self._storage.states[self._storage.of(PARTITIONS.index(partition))]
 
     def sample(self, batch: int, offline_fraction: float, rng: np.random.Generator) -> Batch:
-        """Uniform windows, `offline_fraction` of them from demonstrations (all or none where one is empty).
+        """Uniform windows, `offline_fraction` of them demonstrations (all or none where there are no others).
 
         Raises ValueError when there is nothing to sample.
         """
@@ -164,16 +186,10 @@ class Replay:
 
     def windows(self, starts: NDArray[np.int64]) -> Batch:
         """The windows that start at these places."""
-        store, h = self._storage, self.horizon
-        places = np.empty((len(starts), h), np.int64)
-        inside = np.ones((len(starts), h), bool)
-        places[:, 0] = starts
-        for i in range(1, h):
-            following = store.following[places[:, i - 1]]
-            inside[:, i] = following != NO_PLACE
-            places[:, i] = np.where(inside[:, i], following, places[:, i - 1])
+        store = self._storage
+        places, inside = store.follow(starts, self.horizon)
         last, steps = places[:, -1], inside.sum(1)
-        returns = (store.rewards[places] * inside) @ self._weights[:h]
+        returns = (store.rewards[places] * inside) @ self._weights[: self.horizon]
         discounts = self._weights[steps] * ~store.terminated[last]
         return Batch(
             torch.from_numpy(store.states[starts]),
@@ -181,7 +197,15 @@ class Replay:
             torch.from_numpy(returns.astype(np.float32)),
             torch.from_numpy(discounts.astype(np.float32)),
             torch.from_numpy(store.next_states[last]),
+            torch.from_numpy(steps),
+            torch.from_numpy(self._imitable(places[:, : self._actions], inside[:, self._actions - 1])),
         )
+
+    def _imitable(self, places: NDArray[np.int64], whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """`Batch.imitable` of chunks at `places` (B, h); `whole` (B,): they end inside their episode."""
+        by_human = self._storage.interventions[places].sum(1)
+        one_hand: NDArray[np.bool_] = (by_human == 0) | (by_human == places.shape[1])
+        return one_hand & whole if self._drop_ends else one_hand
 
     def held_out(self, max_weight: float = 0.25) -> tuple[Batch, NDArray[np.float64]]:
         """Windows of held-out episodes and their discounted returns to the episode's end, (N,).

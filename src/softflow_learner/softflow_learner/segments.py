@@ -34,6 +34,8 @@ class Segment:
     """(n, A)."""
     rewards: NDArray[np.float32]
     """(n,)."""
+    interventions: NDArray[np.bool_]
+    """(n,), steps whose action a human applied."""
     terminated: bool
     final: bool
 
@@ -51,9 +53,11 @@ class Segment:
         terminated: bool,
         final: bool,
         sizes: Sizes,
+        interventions: NDArray[Any] | None = None,
     ) -> Segment:
-        """Raises SegmentError."""
+        """`interventions` None = nowhere. Raises SegmentError."""
         n = len(rewards)
+        taken = np.zeros(n, bool) if interventions is None else interventions
         shapes = {
             "states": (states, (n + 1, sizes.state_dim)),
             "actions": (actions, (n, sizes.action_dim)),
@@ -61,6 +65,7 @@ class Segment:
         }
         for name, (array, shape) in shapes.items():
             _check_array(name, array, shape)
+        _check_flags("interventions", taken, n)
         worst = float(np.abs(actions).max(initial=0.0))
         if worst > 1.0 + ACTION_SLACK:
             raise SegmentError(f"actions have the magnitude {worst}, must be at most 1")
@@ -69,7 +74,8 @@ class Segment:
         if n == 0 and not final:
             raise SegmentError("steps is 0, must be at least 1 unless the segment is final")
         f32 = np.float32
-        return cls(states.astype(f32), actions.astype(f32), rewards.astype(f32), terminated, final)
+        arrays = (states.astype(f32), actions.astype(f32), rewards.astype(f32))
+        return cls(*arrays, taken, terminated, final)
 
 
 def _check_array(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
@@ -78,6 +84,13 @@ def _check_array(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None
     if not np.isfinite(array).all():
         bad = np.argwhere(~np.isfinite(array))[0].tolist()
         raise SegmentError(f"{name}{bad} is {array[tuple(bad)]}, must be finite")
+
+
+def _check_flags(name: str, array: NDArray[Any], length: int) -> None:
+    if array.shape != (length,):
+        raise SegmentError(f"{name} has shape {array.shape}, must be {(length,)}")
+    if array.dtype != bool:
+        raise SegmentError(f"{name} has dtype {array.dtype}, must be bool")
 
 
 @dataclass

@@ -61,6 +61,21 @@ def new_agent(task: Task, settings: Mapping[str, Any]) -> Agent:
     return Agent(from_mapping(PolicySpec, shape, "settings"), from_mapping(Config, rest, "settings"))
 
 
+def new_replay(agent: Agent) -> Replay:
+    """An empty one that fits the agent."""
+    spec, config = agent.spec, agent.config
+    return Replay(
+        spec.state_dim,
+        spec.action_dim,
+        config.window_steps(spec),
+        config.gamma,
+        actions=spec.horizon,
+        capacity=config.replay_capacity,
+        holdout_every=config.holdout_every,
+        chunk_end=config.chunk_end,
+    )
+
+
 def change_settings(agent: Agent, settings: Mapping[str, Any]) -> None:
     """Settings of a restored agent: its config changes, its networks cannot. Raises ParameterError."""
     values = dataclasses.asdict(agent.config)
@@ -107,16 +122,7 @@ class Session:
             change_settings(self.agent, settings or {})
         else:
             self.agent = new_agent(task, {"seed": seed, **(settings or {})})
-        spec, config = self.agent.spec, self.agent.config
-        self.replay = Replay(
-            spec.state_dim,
-            spec.action_dim,
-            config.window_steps(spec),
-            config.gamma,
-            actions=spec.horizon,
-            capacity=config.replay_capacity,
-            holdout_every=config.holdout_every,
-        )
+        self.replay = new_replay(self.agent)
         self.shelf = Shelf(run / "weights")
         self.version = self.shelf.newest_on_disk()
         self.scalars: Scalars = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ class WarmupReport:
     updates: int
     td_loss: float
     """Mean since the last look."""
+    unexplained: float
+    """The same as a share of the targets' variance."""
     rank_correlation: float
     """Spearman's, between Q and the discounted return on held-out episodes; NaN without any."""
     plateau: bool
@@ -49,8 +52,9 @@ def run_warmup(agent: Agent, replay: Replay, progress: Progress, stop: Stop = ne
     gate = WarmupGate(agent, replay)
 
     def update() -> Scalars:
-        scalars = agent.critic_update(_demonstrations(agent, replay))
-        return scalars | gate.observe(scalars["td_loss"])
+        batch = _demonstrations(agent, replay)
+        scalars = agent.critic_update(batch)
+        return scalars | gate.observe(scalars["td_loss"], batch)
 
     gate.updates = _loop(update, agent.config.warmup_max_updates, progress, lambda: gate.passed or stop())
     return gate.report()
@@ -58,6 +62,7 @@ def run_warmup(agent: Agent, replay: Replay, progress: Progress, stop: Stop = ne
 
 def run_offline(agent: Agent, replay: Replay, progress: Progress, stop: Stop = never) -> int:
     """Stage 3: a critic and an actor update each time. Returns the number of rounds done."""
+    agent.beta_scale = 1.0  # An online stage before this one has annealed it.
 
     def update() -> Scalars:
         batch = _demonstrations(agent, replay)
@@ -95,31 +100,49 @@ class OnlineLearning:
 
 
 class WarmupGate:
-    """The TD loss is on a plateau, and Q ranks held-out states as their returns do."""
+    """The TD loss is on a plateau, and Q ranks held-out states as their returns do.
+
+    (ours) Plateau: over the last `LOOKS` looks the TD loss changed by at most `warmup_plateau` of the targets'
+    variance. That does not depend on the reward's scale, and a loss that is small against what there is to explain
+    counts as settled, whichever way it goes. The values' common level may still rise: that moves no ranks.
+    """
+
+    LOOKS = 3
 
     def __init__(self, agent: Agent, replay: Replay) -> None:
         self.agent, self.config = agent, agent.config
         self.updates = 0
         self.passed = self.plateau = False
-        self.td_loss = self.rank = float("nan")
+        self.td_loss = self.unexplained = self.rank = float("nan")
         self._losses: list[float] = []
+        self._looks: deque[float] = deque(maxlen=self.LOOKS)
         self._held_out, self._returns = replay.held_out()
+        self._ranked = replay.holdout_every > 0
 
-    def observe(self, td_loss: float) -> Scalars:
+    def observe(self, td_loss: float, batch: Batch) -> Scalars:
         """After each update; looks every `warmup_check_every`. Returns a look's scalars, else nothing."""
         self.updates += 1
         self._losses.append(td_loss)
         if self.updates % self.config.warmup_check_every:
             return {}
-        self._look()
-        return {"rank_correlation": self.rank, "plateau": float(self.plateau)}
+        self._look(self.agent.values(batch.states.numpy(), batch.actions.numpy()))
+        return {
+            "rank_correlation": self.rank,
+            "unexplained": self.unexplained,
+            "plateau": float(self.plateau),
+        }
 
-    def _look(self) -> None:
-        before, self.td_loss = self.td_loss, float(np.nanmean(self._losses))
+    def _look(self, values: np.ndarray) -> None:
+        finite = [loss for loss in self._losses if np.isfinite(loss)]
+        self.td_loss = float(np.mean(finite)) if finite else float("nan")
         self._losses.clear()
-        self.plateau = bool(abs(self.td_loss - before) <= self.config.warmup_plateau * before)
+        self.unexplained = unexplained(self.td_loss, values)
+        self._looks.append(self.unexplained)
+        full = len(self._looks) == self.LOOKS
+        self.plateau = full and bool(np.ptp(list(self._looks)) <= self.config.warmup_plateau)
         self.rank = self._rank_correlation()
-        ranked = np.isnan(self.rank) or self.rank >= self.config.warmup_rank_correlation
+        # Without held-out episodes by choice there is no rank; with them, but none of use, it is not known.
+        ranked = not self._ranked or self.rank >= self.config.warmup_rank_correlation
         self.passed = bool(self.plateau and ranked and self.updates >= self.config.warmup_min_updates)
 
     def _rank_correlation(self) -> float:
@@ -130,7 +153,18 @@ class WarmupGate:
 
     def report(self) -> WarmupReport:
         """What is known at the end."""
-        return WarmupReport(self.updates, self.td_loss, self.rank, self.plateau, self.passed)
+        return WarmupReport(
+            self.updates, self.td_loss, self.unexplained, self.rank, self.plateau, self.passed
+        )
+
+
+def unexplained(td_loss: float, values: np.ndarray) -> float:
+    """TD loss as a share of the targets' variance, estimated as that of the values plus the loss itself.
+
+    0 where both are 0; NaN if the loss is.
+    """
+    total = td_loss + float(np.var(values))
+    return td_loss / total if total != 0.0 else 0.0
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,6 +11,7 @@ INITIAL = 4096
 """[steps]"""
 PARTITIONS = ("offline", "online", "held_out")
 OFFLINE, ONLINE, HELD_OUT = range(3)
+NO_POOL = -1
 
 
 class ReplayFullError(RuntimeError):
@@ -30,8 +31,10 @@ class Storage:
         self.actions = np.zeros((rows, action_dim), np.float32)
         self.rewards = np.zeros(rows, np.float32)
         self.terminated = np.zeros(rows, bool)
+        self.interventions = np.zeros(rows, bool)
         self.partition = np.zeros(rows, np.int8)
-        self.released = np.zeros(rows, bool)
+        # The partition from which the window that starts here is drawn, NO_POOL until it is complete.
+        self.pool = np.full(rows, NO_POOL, np.int8)
         self.following = np.full(rows, NO_PLACE, np.int64)
         self._ready: list[list[NDArray[np.int64]]] = [[] for _ in PARTITIONS]
 
@@ -47,9 +50,10 @@ class Storage:
         self.next_states[places] = segment.states[1:]
         self.actions[places] = segment.actions
         self.rewards[places] = segment.rewards
+        self.interventions[places] = segment.interventions
         self.partition[places] = partition
         self.terminated[places] = False
-        self.released[places] = False
+        self.pool[places] = NO_POOL
         chain = np.concatenate([[previous] if previous != NO_PLACE else [], places]).astype(np.int64)
         self.following[chain[:-1]] = chain[1:]
         self.following[chain[-1:]] = NO_PLACE
@@ -57,16 +61,38 @@ class Storage:
         self.count += segment.steps
         return places
 
-    def release(self, places: NDArray[np.int64]) -> None:
-        """Windows may start at these places from now on."""
-        self.released[places] = True
+    def follow(self, starts: NDArray[np.int64], horizon: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The places of `horizon` steps from each start, and which lie inside the episode, (B, h) both.
+
+        Past the episode's end its last place is repeated.
+        """
+        places = np.empty((len(starts), horizon), np.int64)
+        inside = np.ones((len(starts), horizon), bool)
+        places[:, 0] = starts
+        for i in range(1, horizon):
+            following = self.following[places[:, i - 1]]
+            inside[:, i] = following != NO_PLACE
+            places[:, i] = np.where(inside[:, i], following, places[:, i - 1])
+        return places, inside
+
+    def release(self, places: NDArray[np.int64], horizon: int) -> None:
+        """Windows of up to `horizon` steps may start at these places from now on.
+
+        One that a human applied from start to end is a demonstration, whatever the episode's source.
+        """
+        pool = self.partition[places]
+        candidates = np.flatnonzero(self.interventions[places] & (pool == ONLINE))
+        if len(candidates):
+            steps, _ = self.follow(places[candidates], horizon)
+            pool[candidates[self.interventions[steps].all(1)]] = OFFLINE
+        self.pool[places] = pool
         for partition in range(len(PARTITIONS)):
-            mine = places[self.partition[places] == partition]
+            mine = places[pool == partition]
             if len(mine):
                 self._ready[partition].append(mine)
 
     def ready(self, partition: int) -> NDArray[np.int64]:
-        """Places at which a window of this partition may start."""
+        """Places at which a window may start that is drawn with this partition."""
         parts = self._ready[partition]
         if len(parts) != 1:
             parts[:] = [np.concatenate(parts) if parts else np.empty(0, np.int64)]
@@ -120,8 +146,7 @@ class Storage:
         self.following[:kept][linked] = new_place[self.following[:kept][linked]]
         self.count = kept
         for partition in range(len(PARTITIONS)):
-            mine = self.of(partition)
-            self._ready[partition] = [mine[self.released[mine]]]
+            self._ready[partition] = [np.flatnonzero(self.pool[:kept] == partition)]
         return new_place
 
     def _reserve(self, rows: int) -> None:

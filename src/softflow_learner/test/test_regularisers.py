@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from softflow_learner import losses
-from softflow_learner.agent import Agent, constant
+from softflow_learner.agent import Agent, constant, frozen_copy
 from softflow_learner.checkpoint import load_checkpoint, save_checkpoint
 from softflow_learner.replay import Batch
 from softflow_node.parameters import ParameterError
+from softflow_policy.couplings import mean_and_log_std
 from softflow_policy.gaussian import ConditionalGaussian
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -39,7 +40,7 @@ def batch(seed: int = 0) -> Batch:
 def bias(made: Agent) -> torch.Tensor:
     """Of the Gaussian's mean, (h*A,): moving it moves every chunk."""
     assert isinstance(made.policy.flow, ConditionalGaussian)
-    return made.policy.flow.affine.head.bias[: toy.SPEC.chunk_dim]
+    return made.policy.flow.encoder[-1].bias[: toy.SPEC.chunk_dim]
 
 
 def move(made: Agent, by: float) -> None:
@@ -50,14 +51,15 @@ def move(made: Agent, by: float) -> None:
 def gradient(made: Agent, loss: torch.Tensor) -> torch.Tensor:
     """With respect to the mean's bias, (h*A,)."""
     assert isinstance(made.policy.flow, ConditionalGaussian)
-    (whole,) = torch.autograd.grad(loss, made.policy.flow.affine.head.bias)
+    (whole,) = torch.autograd.grad(loss, made.policy.flow.encoder[-1].bias)
     return whole[: toy.SPEC.chunk_dim]
 
 
 def kl(made: Agent) -> torch.Tensor:
     states = made.policy.normalizer(batch().states)
     chunks, _ = made.policy.flow.sample(states, made._noise(len(states)))
-    return made._reference_pull(states, chunks)["kl"]
+    made.reference = made.reference or frozen_copy(made.policy.flow)
+    return made._reference_pull(made.reference, states, chunks)
 
 
 @families
@@ -85,7 +87,7 @@ def test_reverse_kl_is_that_of_two_gaussians() -> None:
     move(made, 0.1)
     states = made.policy.normalizer(batch().states)
     with torch.no_grad():
-        pairs = [a.affine.parameters_of(a.encoder(states)) for a in (made.policy.flow, made.reference)]
+        pairs = [mean_and_log_std(*a.encode(states)) for a in (made.policy.flow, made.reference)]
         normals = [torch.distributions.Normal(mean, log_std.exp()) for mean, log_std in pairs]
         exact = torch.distributions.kl_divergence(*normals).mean()
         estimates = torch.stack([kl(made) for _ in range(400)])
@@ -99,7 +101,7 @@ def test_data_nll_pulls_to_the_data(by: float) -> None:
     with torch.no_grad():
         drawn = made.policy.flow.sample(states, torch.zeros(32, 3, 2))[0].mean(0).flatten()
         bias(made).add_(mean + by - drawn)
-    pull = made._data_pull(states, batch().actions)["nll"]
+    pull = made._imitation_loss(states, batch().actions, batch().imitable)
     assert (gradient(made, pull).sign() == np.sign(by)).all()
 
 

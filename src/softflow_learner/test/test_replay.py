@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from softflow_learner.replay import Batch, Replay
 from softflow_learner.segments import SegmentError
@@ -22,6 +24,7 @@ class Episode:
     terminated: bool
     source: str
     name: str
+    interventions: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -52,7 +55,16 @@ def add(replay: Replay, episode: Episode, first: int, last: int) -> None:
         source=episode.source,
         episode_id=episode.name,
         start_step=first,
+        interventions=None if episode.interventions is None else episode.interventions[first:last],
     )
+
+
+def taken_over(rng: np.random.Generator, index: int, source: str | None = None) -> Episode:
+    """A random episode with stretches that a human applied, of any length."""
+    episode = random_episode(rng, index, source)
+    switches = rng.random(episode.steps) < 0.25
+    episode.interventions = np.cumsum(switches) % 2 == 1
+    return episode
 
 
 def reference(episode: Episode, t: int, h: int) -> tuple[np.ndarray, ...]:
@@ -67,12 +79,22 @@ def reference(episode: Episode, t: int, h: int) -> tuple[np.ndarray, ...]:
         np.float64(total),
         np.float64(GAMMA**m * (not done)),
         episode.states[t + m],
+        np.int64(m),
+        np.bool_(hands(episode, t, h) != "mixed"),
     )
+
+
+def hands(episode: Episode, t: int, h: int) -> str:
+    """Who applied the steps of a window: "human", "other" or "mixed"."""
+    if episode.interventions is None:
+        return "other"
+    by_human = {bool(episode.interventions[k]) for k in range(t, min(t + h, episode.steps))}
+    return "mixed" if len(by_human) > 1 else "human" if by_human == {True} else "other"
 
 
 def rows(batch: Batch) -> dict[bytes, tuple[np.ndarray, ...]]:
     """By the first state, which is unique."""
-    parts = (batch.states, batch.actions, batch.returns, batch.discounts, batch.next_states)
+    parts = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
     return {s.tobytes(): tuple(p[i].numpy() for p in parts) for i, s in enumerate(batch.states.numpy())}
 
 
@@ -101,6 +123,96 @@ def test_every_window_equals_the_reference(h: int, seed: int) -> None:
         mine = [e for e in episodes if e.source == source]
         assert_same(rows(replay.windows(starts)), mine, h)
         assert replay.size(part) == replay.sampleable(part) == sum(e.steps for e in mine)
+
+
+@pytest.mark.parametrize("h", [1, 2, 5])
+@pytest.mark.parametrize("capacity", [10_000, 150])
+def test_takeovers_are_demonstrations_and_mixed_windows_train_the_critic_only(h: int, capacity: int) -> None:
+    """Interleaved segments; with a small capacity the storage also forgets and moves its steps."""
+    rng = np.random.default_rng(h)
+    replay = Replay(S, A, h, GAMMA, capacity=capacity)
+    episodes = [taken_over(rng, 0, "teacher"), *(taken_over(rng, i, "policy") for i in range(1, 40))]
+    for one, two in zip(episodes[::2], episodes[1::2], strict=True):
+        middle = one.steps // 2
+        if middle:
+            add(replay, one, 0, middle)
+        add(replay, two, 0, two.steps)
+        add(replay, one, middle, one.steps)
+    wanted = {
+        e.states[t].tobytes(): ("offline" if e.source == "teacher" or hands(e, t, h) == "human" else "online")
+        for e in episodes
+        for t in range(e.steps)
+    }
+    truth = {e.states[t].tobytes(): reference(e, t, h) for e in episodes for t in range(e.steps)}
+    found = {}
+    for part in ("offline", "online"):
+        some = rows(replay.windows(replay._storage.ready(("offline", "online").index(part))))
+        assert {wanted[key] for key in some} == {part} and replay.sampleable(part) == len(some)
+        found |= some
+    assert len(found) == replay.size() and (len(found) == len(wanted) or capacity == 150)
+    for key, row in found.items():
+        assert all(np.allclose(v, w, atol=1e-6) for v, w in zip(row, truth[key], strict=True))
+    kinds = {hands(e, t, h) for e in episodes for t in range(e.steps)}
+    assert kinds == ({"human", "other"} if h == 1 else {"human", "other", "mixed"})
+
+
+def test_takeovers_are_drawn_with_the_offline_half() -> None:
+    rng, h = np.random.default_rng(0), 3
+    replay, taken = Replay(S, A, h, GAMMA), random_episode(rng, 0, "policy")
+    while taken.steps < 8:
+        taken = random_episode(rng, 0, "policy")
+    taken.interventions = np.arange(taken.steps) >= 4
+    add(replay, taken, 0, taken.steps)
+    batch = replay.sample(100, 0.5, rng)
+    first = {s.tobytes() for s in taken.states[4:]}
+    drawn = np.array([s.tobytes() in first for s in batch.states.numpy()])
+    assert drawn[:50].all() and not drawn[50:].any()
+    assert batch.imitable[:50].all() and not batch.imitable[50:].all()
+    assert replay.size("online") == replay.online_steps == taken.steps, "experience all the same"
+
+
+@pytest.mark.parametrize("h", [1, 2, 5, 20])
+def test_dropped_ends_train_the_critic_but_are_not_imitable(h: int) -> None:
+    rng = np.random.default_rng(0)
+    episodes = [taken_over(rng, i) for i in range(30)]
+    held, dropped = Replay(S, A, h, GAMMA), Replay(S, A, h, GAMMA, chunk_end="drop")
+    for e in episodes:
+        add(held, e, 0, e.steps)
+        add(dropped, e, 0, e.steps)
+    one, two = (r.sample(500, 0.5, np.random.default_rng(1)) for r in (held, dropped))
+    for field in dataclasses.fields(Batch):
+        if field.name != "imitable":
+            assert torch.equal(getattr(one, field.name), getattr(two, field.name))
+    assert torch.equal(two.imitable, one.imitable & (two.steps == h))
+    assert (two.steps < h).any() == (h > 1)
+
+
+def test_the_chunk_decides_what_may_be_imitated_not_the_window_of_the_return() -> None:
+    """A critic of single actions: the window goes on past the one action that is learned."""
+    episode = random_episode(np.random.default_rng(2), 0, "policy")
+    assert episode.steps > 3
+    episode.interventions = np.arange(episode.steps) == 1
+    replay = Replay(S, A, 3, GAMMA, actions=1, chunk_end="drop")
+    add(replay, episode, 0, episode.steps)
+    assert replay.windows(np.arange(episode.steps)).imitable.all()
+
+
+def test_without_takeovers_every_window_is_imitable() -> None:
+    rng = np.random.default_rng(0)
+    with_mask, without = Replay(S, A, 4, GAMMA), Replay(S, A, 4, GAMMA)
+    for i in range(20):
+        e = random_episode(rng, i)
+        add(without, e, 0, e.steps)
+        e.interventions = np.zeros(e.steps, bool)
+        add(with_mask, e, 0, e.steps)
+    one, two = (r.sample(200, 0.5, np.random.default_rng(1)) for r in (with_mask, without))
+    assert all(torch.equal(getattr(one, f.name), getattr(two, f.name)) for f in dataclasses.fields(Batch))
+    assert one.imitable.all()
+
+
+def test_an_unknown_chunk_end_is_named() -> None:
+    with pytest.raises(ValueError, match="chunk_end is 'cut', allowed: hold, drop"):
+        Replay(S, A, 4, GAMMA, chunk_end="cut")
 
 
 def test_the_head_of_an_open_episode_waits() -> None:
@@ -247,6 +359,9 @@ BAD = {
     },
     "actions have the magnitude 1.5": {"actions": np.full((4, A), -1.5)},
     r"rewards\[0\] is inf": {"rewards": np.full(4, np.inf)},
+    r"interventions has shape \(3,\), must be \(4,\)": {"interventions": np.zeros(3, bool)},
+    r"interventions has shape \(4, 1\), must be \(4,\)": {"interventions": np.zeros((4, 1), bool)},
+    "interventions has dtype float64, must be bool": {"interventions": np.zeros(4)},
     "start_step is 9, must be 0": {"start_step": 9},
     "final is False": {"terminated": True, "final": False},
 }

@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from softflow_learner.agent import Scalars
+from softflow_learner.replay import Replay
 from softflow_learner.stages import (
     OnlineLearning,
+    WarmupGate,
     annealed,
     run_imitation,
     run_offline,
     run_warmup,
     spearman,
+    unexplained,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,6 +62,57 @@ def test_the_warm_up_ends_when_the_gate_opens() -> None:
     assert report.passed and report.plateau and 10 <= report.updates < 500
 
 
+def looks(shares: list[float], **values: object) -> list[bool]:
+    """Whether the gate sees a plateau at looks with these unexplained shares of the targets' variance."""
+    agent, replay = toy.agent(warmup_check_every=1, **values), toy.replay()
+    gate, batch = WarmupGate(agent, replay), replay.sample(32, 1.0, np.random.default_rng(0))
+    variance = float(np.var(agent.values(batch.states.numpy(), batch.actions.numpy())))
+    plateaus = []
+    for share in shares:
+        scalars = gate.observe(share / (1.0 - share) * variance, batch)
+        assert scalars["unexplained"] == pytest.approx(share, nan_ok=True)
+        plateaus.append(gate.plateau)
+    return plateaus
+
+
+@pytest.mark.parametrize(
+    ("shares", "wanted"),
+    [
+        ([0.9, 0.5, 0.2, 0.1, 0.09, 0.085], [False] * 5 + [True]),
+        # Little is left to explain: what a loss does that small is no matter, up or down.
+        ([0.008, 0.012, 0.009], [False, False, True]),
+        # Noise that nobody can explain is a plateau as well.
+        ([0.70, 0.705, 0.695, 0.70], [False, False, True, True]),
+        ([0.5, 0.4, 0.5, 0.4], [False] * 4),
+        ([0.1, 0.1, float("nan"), 0.1, 0.1, 0.1], [False] * 5 + [True]),
+    ],
+)
+def test_the_plateau_is_judged_against_the_variance_of_the_targets(
+    shares: list[float], wanted: list[bool]
+) -> None:
+    assert looks(shares) == wanted
+
+
+def test_the_unexplained_share_does_not_depend_on_the_reward_s_scale() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    share = unexplained(0.3, values)
+    assert share == pytest.approx(0.3 / (0.3 + np.var(values)))
+    assert unexplained(0.3e6, 1e3 * values) == pytest.approx(share)
+    assert unexplained(0.0, np.ones(5)) == 0.0
+
+
+def test_the_gate_stays_closed_where_the_held_out_episodes_say_nothing() -> None:
+    """No return of theirs is known well enough; without held-out episodes by choice the plateau alone decides."""
+    closed = toy.replay(into=Replay(2, 2, 3, gamma=0.9999, holdout_every=2), episodes=2)
+    assert closed.size("held_out") > 0 and not len(closed.held_out()[1])
+    opened = toy.replay(into=Replay(2, 2, 3, gamma=0.9999, holdout_every=0), episodes=2)
+    for replay, passed in ((closed, False), (opened, True)):
+        gate = WarmupGate(toy.agent(warmup_check_every=1, warmup_rank_correlation=-1.0), replay)
+        for _ in range(3):
+            gate.observe(0.1, replay.sample(32, 1.0, np.random.default_rng(0)))
+        assert gate.plateau and gate.passed == passed and np.isnan(gate.rank)
+
+
 def test_the_warmed_up_critic_ranks_held_out_states() -> None:
     agent = toy.agent(gamma=0.9, warmup_max_updates=300, warmup_rank_correlation=1.0, learning_rate=1e-3)
     replay = toy.replay(episodes=40)
@@ -84,6 +138,13 @@ def test_beta_is_annealed_over_the_online_steps() -> None:
     toy.replay(seed=1, episodes=1, source="policy", into=replay)
     OnlineLearning(agent, replay).update()
     assert agent.beta_scale == pytest.approx(0.75)
+
+
+def test_offline_rl_has_the_whole_beta() -> None:
+    agent = toy.agent()
+    agent.beta_scale = 0.25
+    run_offline(agent, toy.replay(), Recorder())
+    assert agent.beta_scale == 1.0
 
 
 def test_spearman() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from softflow_learner import losses
-from softflow_learner.replay import Replay
+from softflow_learner.replay import Batch, Replay
 
 STATES, H, GAMMA = 5, 3, 0.9
 CHUNKS = list(itertools.product((-1.0, 1.0), repeat=H))
@@ -116,3 +117,87 @@ def test_the_per_step_critic_learns_the_values_of_the_data_s_actions() -> None:
         targets = target.reshape(STATES, len(CHUNKS))
         table = torch.stack([targets[:, ~first].mean(1), targets[:, first].mean(1)], dim=1)
     assert np.abs(table.mean(1).numpy() - exact_values()).max() < 1e-3
+
+
+# -- Experience as a robot makes it
+
+
+def executed(rng: np.random.Generator) -> list[tuple[float, bool]]:
+    """What is applied of one chunk, (action, by a human): all of it, or cut by a stop, or a human takes over."""
+    chunk = [(action, False) for action in CHUNKS[rng.integers(len(CHUNKS))]]
+    kind, cut = rng.integers(3), int(rng.integers(1, H))
+    if kind == 0:
+        return chunk
+    human = [(float(rng.choice([-1.0, 1.0])), True) for _ in range(int(rng.integers(1, 2 * H)))]
+    return chunk[:cut] + (human if kind == 2 else [])
+
+
+def record(replay: Replay, name: str, rng: np.random.Generator) -> None:
+    """One episode, chunk after chunk, to its termination or a time-out at any step; in two segments."""
+    limit, states, rewards, applied = int(rng.integers(1, 16)), [int(rng.integers(STATES))], [], []
+    terminated = False
+    queue: list[tuple[float, bool]] = []
+    while len(rewards) < limit and not terminated:
+        queue = queue or executed(rng)
+        applied.append(queue.pop(0))
+        state, reward, terminated = step(states[-1], applied[-1][0])
+        states.append(state)
+        rewards.append(reward)
+    actions, by_human = (np.array(column) for column in zip(*applied, strict=True))
+    middle, n = len(rewards) // 2, len(rewards)
+    for first, last in ((0, middle), (middle, n)) if middle else ((0, n),):
+        replay.add_episode_segment(
+            np.array(states[first : last + 1], np.float32)[:, None],
+            actions[first:last, None].repeat(2, 1),
+            np.array(rewards[first:last]),
+            terminated=terminated and last == n,
+            truncated=not terminated and last == n,
+            source="policy",
+            episode_id=name,
+            interventions=by_human[first:last],
+        )
+
+
+Key = tuple[int, tuple[float, ...], int]
+"""Of a window: state, chunk as the critic gets it, executed steps m."""
+
+
+def keys(batch: Batch) -> list[Key]:
+    return [
+        (int(state), tuple(chunk), int(m))
+        for state, chunk, m in zip(
+            batch.states[:, 0], batch.actions[:, :, 0].tolist(), batch.steps, strict=True
+        )
+    ]
+
+
+def key_of(state: int, chunk: tuple[float, ...]) -> Key:
+    """The window of a chunk that is executed to its end, or to the episode's."""
+    m = len(play(state, chunk)[1])
+    return state, chunk[:m] + (chunk[m - 1],) * (H - m), m
+
+
+@pytest.mark.parametrize("chunk_end", ["hold", "drop"])
+def test_the_critic_is_exact_on_cut_chunks_takeovers_early_ends_and_padding(chunk_end: str) -> None:
+    rng = np.random.default_rng(0)
+    replay = Replay(1, 2, H, GAMMA, chunk_end=chunk_end)
+    for index in range(150):
+        record(replay, str(index), rng)
+    batch = replay.windows(np.arange(replay.size()))
+    early, ended = batch.steps < H, batch.discounts == 0
+    assert all(kind.sum() > 20 for kind in (early & ended, early & ~ended, ~early & ended, ~early & ~ended))
+    assert (~batch.imitable & ~early).sum() > 20, "a human took over in the middle"
+    found, table = keys(batch), dict.fromkeys(keys(batch), 0.0)
+    for _ in range(300):
+        values = [np.mean([table[key_of(s, chunk)] for chunk in CHUNKS]) for s in range(STATES)]
+        following = torch.tensor(values)[batch.next_states[:, 0].long()]
+        target = losses.td_target(batch.returns.double(), batch.discounts.double(), following)
+        table = dict(zip(found, target.tolist(), strict=True))
+    exact = exact_values()
+    assert np.abs(np.array(values) - exact).max() < 1e-3
+    for (state, chunk, m), value in table.items():
+        states, rewards, terminated = play(state, chunk[:m])
+        wanted = sum(GAMMA**i * r for i, r in enumerate(rewards))
+        wanted += (not terminated) * GAMMA**m * exact[states[-1]]
+        assert len(rewards) == m and set(chunk[m:]) <= {chunk[m - 1]}
+        assert abs(value - wanted) < 1e-3

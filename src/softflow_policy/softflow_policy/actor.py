@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from softflow_policy.conditioners import Grid
 
+Code = tuple[Tensor, ...]
+"""What a family makes of the states alone: worked out once, used by every pass over chunks of these states."""
+
 
 class Actor(nn.Module, abc.ABC):
     """pi(x|s) over chunks (B, h, A), states (B, S) normalised. At start it is the standard normal."""
@@ -20,18 +23,35 @@ class Actor(nn.Module, abc.ABC):
     grid: Grid
 
     @abc.abstractmethod
-    def log_prob(self, x: Tensor, state: Tensor) -> Tensor:
-        """Log density [nats] of chunks x (B, h, A) given states (B, S) -> (B,), in float32 or better."""
+    def encode(self, state: Tensor) -> Code:
+        """States (B, S) -> code, each tensor with B rows. One state (1, S) serves any number of chunks."""
 
     @abc.abstractmethod
-    def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, S), standard normal noise (B, h, A) -> chunks (B, h, A), not clipped, log density (B,).
+    def log_prob_given(self, x: Tensor, code: Code) -> Tensor:
+        """Log density [nats] of chunks x (B, h, A) -> (B,), in float32 or better."""
 
-        One state (1, S) serves any number of noises. Differentiable with respect to the parameters
-        (reparameterised).
+    @abc.abstractmethod
+    def sample_given(self, code: Code, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Standard normal noise (B, h, A) -> chunks (B, h, A), not clipped, log density (B,).
+
+        Differentiable with respect to the parameters (reparameterised).
         """
 
-    def imitation_loss(self, x: Tensor, state: Tensor, generator: torch.Generator) -> Tensor:
-        """-E[log pi(x|s)] / D [nats per dimension], scalar (METHOD.md, stage 1)."""
+    def imitation_loss_given(self, x: Tensor, code: Code, generator: torch.Generator) -> Tensor:
+        """-log pi(x|s) / D [nats per dimension] of chunks x (B, h, A) -> (B,) (METHOD.md, stage 1)."""
         del generator  # For families that draw something to compare with.
-        return -self.log_prob(x, state).mean() / self.grid.size
+        return -self.log_prob_given(x, code) / self.grid.size
+
+    # -- The same, from states
+
+    def log_prob(self, x: Tensor, state: Tensor) -> Tensor:
+        """`log_prob_given` states (B, S)."""
+        return self.log_prob_given(x, self.encode(state))
+
+    def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`sample_given` states (B, S) or (1, S)."""
+        return self.sample_given(self.encode(state), noise)
+
+    def imitation_loss(self, x: Tensor, state: Tensor, generator: torch.Generator) -> Tensor:
+        """`imitation_loss_given` states (B, S)."""
+        return self.imitation_loss_given(x, self.encode(state), generator)

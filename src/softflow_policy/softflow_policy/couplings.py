@@ -1,7 +1,8 @@
-"""Invertible transforms of a flattened chunk (B, h*A); each owns its forward, inverse and log-determinant.
+"""Invertible transforms of a flattened chunk (B, h*A), with their log-determinants.
 
-METHOD.md, Policy. `forward` goes from data to latent (x -> z), `inverse` back; both return the
-log-determinant of their own Jacobian, (B,), in float32 or better.
+METHOD.md, Policy. Forward goes from data to latent (x -> z), inverse back; both return the log-determinant of
+their own Jacobian, (B,), in float32 or better. What depends on the state alone comes in as a code (B, .), or
+(1, .) for all rows, see `Actor.encode`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from softflow_policy.conditioners import ConditionerShape, Grid, build_conditioner, zero_
+from softflow_policy.conditioners import ConditionerShape, Grid, build_conditioner
 
 
 def parity_mask(index: int, grid: Grid) -> Tensor:
@@ -26,9 +27,9 @@ def parity_mask(index: int, grid: Grid) -> Tensor:
     return ((position + alternates) % 2 == 0).float().reshape(-1)
 
 
-def sum_log_scale(log_scale: Tensor) -> Tensor:
-    """Sum over a chunk (B, D) -> (B,), never in half precision."""
-    return log_scale.sum(-1, dtype=torch.promote_types(log_scale.dtype, torch.float32))
+def exact(x: Tensor) -> Tensor:
+    """In float32 or better, whatever the networks compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def bounded_log_scale(raw: Tensor, bound: float) -> Tensor:
@@ -37,65 +38,63 @@ def bounded_log_scale(raw: Tensor, bound: float) -> Tensor:
 
 
 class AffineCoupling(nn.Module):
-    """z = x * exp(s) + t on the moved dimensions, s and t computed from the kept ones and the condition."""
+    """z = x * exp(s) + t on the moved dimensions, s and t computed from the kept ones and the state."""
 
-    mask: Tensor
+    kept: Tensor
     moved: Tensor
+    order: Tensor
 
-    def __init__(
-        self,
-        mask: Tensor,
-        shape: ConditionerShape,
-        condition_dim: int,
-        *,
-        log_scale_max: float = 2.0,
-    ) -> None:
+    def __init__(self, mask: Tensor, shape: ConditionerShape, *, log_scale_max: float = 2.0) -> None:
+        """mask (h*A,): 1 = kept."""
         super().__init__()
-        self.register_buffer("mask", mask, persistent=False)
-        self.register_buffer("moved", 1.0 - mask, persistent=False)
+        kept, moved = mask.nonzero().flatten(), (1.0 - mask).nonzero().flatten()
+        self.register_buffer("kept", kept, persistent=False)
+        self.register_buffer("moved", moved, persistent=False)
+        # Of kept and moved side by side back to the chunk's own order.
+        self.register_buffer("order", torch.cat([kept, moved]).argsort(), persistent=False)
         self.log_scale_max = log_scale_max
-        self.conditioner = build_conditioner(shape, mask, condition_dim)
+        self.conditioner = build_conditioner(shape, mask)
 
-    def parameters_of(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-scale and shift, (B, D) each, zero on the kept dimensions; the same for x and for z."""
-        raw, shift = self.conditioner(x * self.mask, condition).chunk(2, dim=-1)
-        return bounded_log_scale(raw, self.log_scale_max) * self.moved, shift * self.moved
+    def parameters_of(self, kept: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-scale and shift of the moved dimensions; the same for x and for z."""
+        raw, shift = exact(self.conditioner(kept, code)).chunk(2, dim=-1)
+        return bounded_log_scale(raw, self.log_scale_max), shift
 
-    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, D), condition (B, C) -> z (B, D), log|det dz/dx| (B,)."""
-        log_scale, shift = self.parameters_of(x, condition)
-        return torch.addcmul(shift, x, log_scale.exp()), sum_log_scale(log_scale)
+    def forward(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, D) -> z (B, D), log|det dz/dx| (B,)."""
+        kept, moved = x.index_select(1, self.kept), x.index_select(1, self.moved)
+        log_scale, shift = self.parameters_of(kept, code)
+        moved = torch.addcmul(shift, moved, log_scale.exp())
+        return torch.cat([kept, moved], dim=1).index_select(1, self.order), log_scale.sum(-1)
 
-    def inverse(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, D), condition (B, C) -> x (B, D), log|det dx/dz| (B,)."""
-        log_scale, shift = self.parameters_of(z, condition)
-        return (z - shift) * torch.exp(-log_scale), -sum_log_scale(log_scale)
+    def inverse(self, z: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """z (B, D) -> x (B, D), log|det dx/dz| (B,)."""
+        kept, moved = z.index_select(1, self.kept), z.index_select(1, self.moved)
+        log_scale, shift = self.parameters_of(kept, code)
+        moved = (moved - shift) * torch.exp(-log_scale)
+        return torch.cat([kept, moved], dim=1).index_select(1, self.order), -log_scale.sum(-1)
 
 
-class ConditionalAffine(nn.Module):
-    """z = (x - mean(s)) * exp(-log_std(s)), each dimension on its own.
+LOG_STD_MAX = 6.0
+"""Bound on the log standard deviation of the affine transform."""
+
+
+def mean_and_log_std(code: Tensor) -> tuple[Tensor, Tensor]:
+    """Code (B, 2*D) -> mean and bounded log standard deviation, (B, D) each."""
+    mean, raw = exact(code).chunk(2, dim=-1)
+    return mean, bounded_log_scale(raw, LOG_STD_MAX)
+
+
+def conditional_affine(x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    """z = (x - mean(s)) * exp(-log_std(s)), each dimension on its own; x (B, D), code (B, 2*D).
 
     (ours) It gives the base a state-dependent mean and width, so that the couplings model only what is left.
     """
+    mean, log_std = mean_and_log_std(code)
+    return (x - mean) * torch.exp(-log_std), -log_std.sum(-1)
 
-    LOG_STD_MAX = 6.0
 
-    def __init__(self, size: int, condition_dim: int) -> None:
-        super().__init__()
-        self.head = nn.Linear(condition_dim, 2 * size)
-        zero_(self.head)
-
-    def parameters_of(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation, (B, D) each."""
-        mean, raw = self.head(condition).chunk(2, dim=-1)
-        return mean, bounded_log_scale(raw, self.LOG_STD_MAX)
-
-    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, D), condition (B, C) -> z (B, D), log|det dz/dx| (B,)."""
-        mean, log_std = self.parameters_of(condition)
-        return (x - mean) * torch.exp(-log_std), -sum_log_scale(log_std)
-
-    def inverse(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, D), condition (B, C) -> x (B, D), log|det dx/dz| (B,)."""
-        mean, log_std = self.parameters_of(condition)
-        return torch.addcmul(mean, z, log_std.exp()), sum_log_scale(log_std)
+def conditional_affine_inverse(z: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    """The way back: z (B, D) -> x (B, D), log|det dx/dz| (B,)."""
+    mean, log_std = mean_and_log_std(code)
+    return torch.addcmul(mean, z, log_std.exp()), log_std.sum(-1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from softflow_policy.couplings import exact
 from softflow_policy.spec import PolicySpec
 
 
@@ -25,6 +26,22 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class EnsembleHead(nn.Module):
+    """One number for each of E members: (E, B, I) -> (E, B), in float32 or better.
+
+    A product and a sum: several times faster than a matrix product with a single column.
+    """
+
+    def __init__(self, members: int, inputs: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(members, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (exact(x) * self.weight[:, None]).sum(-1) + self.bias[:, None]
+
+
 class EnsembleCritic(nn.Module):
     """Q_j(s, x): E independent MLPs, LayerNorm before each activation.
 
@@ -37,7 +54,7 @@ class EnsembleCritic(nn.Module):
         self.members = spec.critic_members
         sizes = [spec.state_dim + spec.chunk_dim] + [spec.critic_width] * spec.critic_layers
         self.hidden = nn.ModuleList(EnsembleLinear(self.members, i, o) for i, o in itertools.pairwise(sizes))
-        self.head = EnsembleLinear(self.members, spec.critic_width, 1)
+        self.head = EnsembleHead(self.members, spec.critic_width)
 
     def forward(self, state: Tensor, chunk: Tensor) -> Tensor:
         """Normalised states (B, S), chunks in [-1, 1] (B, h, A) -> values (E, B) [reward]."""
@@ -45,5 +62,5 @@ class EnsembleCritic(nn.Module):
         for layer in self.hidden:
             x = layer(x)
             x = F.silu(F.layer_norm(x, x.shape[-1:]))
-        value: Tensor = self.head(x).squeeze(-1)
+        value: Tensor = self.head(x)
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from softflow_policy.actor import Actor
+from softflow_policy.actor import Actor, Code
 from softflow_policy.conditioners import Grid, mlp, zero_
 from softflow_policy.spec import PolicySpec
 
@@ -32,23 +32,27 @@ class FlowMatching(Actor):
         out: Tensor = self.velocity(torch.cat([x, time, condition], dim=-1))
         return out
 
-    def log_prob(self, x: Tensor, state: Tensor) -> Tensor:
+    def encode(self, state: Tensor) -> Code:
+        """E(s), (B, C)."""
+        return (self.encoder(state),)
+
+    def log_prob_given(self, x: Tensor, code: Code) -> Tensor:
         """NaN (B,)."""
-        del state
+        del code
         return torch.full((len(x),), torch.nan)
 
-    def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Actor.sample`; differentiable through all steps. The log density is NaN."""
+    def sample_given(self, code: Code, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Actor.sample_given`; differentiable through all steps. The log density is NaN."""
         x = noise.flatten(1)
-        condition = self.encoder(state).expand(len(x), -1)
+        condition = code[0].expand(len(x), -1)
         for k in range(self.steps):
             time = x.new_full((len(x), 1), k / self.steps)
             x = x + self.drift(x, time, condition) / self.steps
         chunks = x.unflatten(1, tuple(self.grid))
-        return chunks, self.log_prob(chunks, state)
+        return chunks, self.log_prob_given(chunks, code)
 
-    def imitation_loss(self, x: Tensor, state: Tensor, generator: torch.Generator) -> Tensor:
-        """E|v((1 - t) z + t x, t, E(s)) - (x - z)|^2 / D with z ~ N(0, I), t ~ U(0, 1): scalar.
+    def imitation_loss_given(self, x: Tensor, code: Code, generator: torch.Generator) -> Tensor:
+        """|v((1 - t) z + t x, t, E(s)) - (x - z)|^2 / D with z ~ N(0, I), t ~ U(0, 1): (B,).
 
         It stands where the other families have their likelihood: in imitation, and as the regulariser of
         stages 3 and 4. Its unit is not nats, so a beta of its own has to be found.
@@ -56,5 +60,5 @@ class FlowMatching(Actor):
         x = x.flatten(1)
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
         time = torch.rand((len(x), 1), generator=generator, dtype=x.dtype)
-        error = self.drift(torch.lerp(z, x, time), time, self.encoder(state)) - (x - z)
-        return error.square().mean()
+        error = self.drift(torch.lerp(z, x, time), time, code[0].expand(len(x), -1)) - (x - z)
+        return error.square().mean(-1)

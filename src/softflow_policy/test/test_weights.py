@@ -73,8 +73,8 @@ def test_numbers_that_are_not_finite_are_refused(policy: ChunkPolicy, value: flo
 
 def test_finite_weights_whose_plan_overflows_are_refused(policy: ChunkPolicy) -> None:
     with torch.no_grad():
-        policy.flow.transforms[-1].head.bias.fill_(3e38)
-        policy.flow.transforms[0].conditioner.net[-1].bias.fill_(-3e38)
+        policy.flow.projection.bias[-policy.spec.chunk_dim * 2 :].fill_(3e38)
+        policy.flow.couplings[0].conditioner.rest[-1].bias.fill_(-3e38)
     with pytest.raises(WeightsError, match="trial plan"):
         decode_weights(encode_weights(policy, INFO))
 
