@@ -13,7 +13,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Description:
-    """Limits and names. Arrays are (J,) in the order of `joint_names`."""
+    """Limits and names. Arrays are (J,) in the order of `joint_names`; prismatic joints in m and m/s."""
 
     hand: str
     backend: str
@@ -31,7 +31,7 @@ class Description:
 
 @dataclass(frozen=True)
 class ObjectReading:
-    """Pose and velocity of the object, where the back end knows it (simulation only)."""
+    """Pose and velocity of an object, where the back end knows it (simulation only)."""
 
     name: str
     position: FloatArray
@@ -46,7 +46,7 @@ class ObjectReading:
 
 @dataclass(frozen=True)
 class Reading:
-    """One bus read; arrays are (J,)."""
+    """One bus read; arrays are (J,), prismatic joints in m and m/s."""
 
     position: FloatArray
     """[rad]"""
@@ -55,7 +55,8 @@ class Reading:
     current: FloatArray
     """[A]"""
     valid: NDArray[np.bool_]
-    object: ObjectReading | None
+    objects: tuple[ObjectReading, ...]
+    """Those that the back end knows."""
 
 
 class Hand(Protocol):
@@ -70,13 +71,13 @@ class Hand(Protocol):
         """Read all joints. Raises OSError."""
 
     def command(self, targets: FloatArray) -> FloatArray:
-        """Send joint targets (J,) [rad]; returns the targets as they were really sent. Raises OSError."""
+        """Send joint targets (J,) [rad, m]; returns the targets as they were really sent. Raises OSError."""
 
     def disconnect(self) -> None:
         """Close the bus; the hand is left in a safe state."""
 
-    def reset(self, seed: int) -> None:
-        """Bring hand and scene to a start state. Raises OSError."""
+    def reset(self, seed: int) -> FloatArray:
+        """Bring hand and scene to a start state; returns the joint targets (J,) then in force. Raises OSError."""
 
     def wait_period(self) -> float:
         """Let one control period pass in a simulated world; returns its length [s]. Real hands return at once."""

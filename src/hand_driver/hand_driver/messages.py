@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from softflow_msgs.msg import ActionChunk, ChunkResult, HandDescription, HandState, ObjectState
 
-from hand_driver.device import Description, FloatArray, Reading
+from hand_driver.device import Description, FloatArray, ObjectReading, Reading
 from hand_driver.playback import Chunk, Playing
 from hand_driver.safety import Refusal
 from softflow_node.messages import NANOSECONDS, floats32, floats64, from_stamp, numpy32, to_stamp
@@ -26,7 +26,7 @@ class Step:
     """[ns] robot clock"""
     applied: FloatArray
     command: FloatArray
-    """[rad] (J,)"""
+    """[rad, m] (J,)"""
     starved: bool
 
 
@@ -67,10 +67,7 @@ def to_hand_state(step: Step, reading: Reading, chunk_id: int, steps_left: int) 
     return message
 
 
-def to_object_state(step: Step, reading: Reading) -> ObjectState | None:
-    obj = reading.object
-    if obj is None:
-        return None
+def to_object_state(step: Step, obj: ObjectReading) -> ObjectState:
     message = ObjectState(
         episode_id=step.episode_id, step=step.step, object_name=obj.name, source="simulation", valid=True
     )

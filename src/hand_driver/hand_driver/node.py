@@ -83,8 +83,8 @@ class DriverNode(SoftflowNode[DriverParameters]):
         self.playback = ChunkPlayback(len(d.action_names), self.period)
         self.robot_ns = 0
         self.mode, self.mode_reason = HandHealth.MODE_ACTIVE, "started"
-        rest = self.task.rest_action()
-        self.at = Step("", 0, 0, 0, rest, self.task.action_to_joints(rest), starved=False)
+        # Until the first reset nothing is commanded.
+        self.at = Step("", 0, 0, 0, self.task.rest_action(), self.hand.read().position, starved=False)
         self.late: deque[float] = deque(maxlen=10_000)
         self._said_at = self._complained_at = 0.0
         self._wire()
@@ -139,13 +139,12 @@ class DriverNode(SoftflowNode[DriverParameters]):
         )
         starved = wanted is None
         if wanted is None:
-            action, targets = self.at.applied, self.at.command
+            action, targets = self.task.held_action(self.at.applied), self.at.command
         else:
             clamped = clamp_action(wanted)
             action = clamped.value
-            limited = clamp_targets(
-                self.task.action_to_joints(action), self.hand.description, self.at.command, self.period
-            )
+            moved = self.task.action_to_joints(action, self.at.command)
+            limited = clamp_targets(moved, self.hand.description, self.at.command, self.period)
             targets = limited.value
             self.counters["clamped_values"] += clamped.changed + limited.changed
         self.counters["control_steps"] += 1
@@ -166,9 +165,8 @@ class DriverNode(SoftflowNode[DriverParameters]):
         reading = self.hand.read()
         if self.clock_pub is not None:
             self.clock_pub.publish(Clock(clock=to_stamp(self.robot_ns)))
-        obj = to_object_state(self.at, reading)
-        if obj is not None:
-            self.object_pub.publish(obj)
+        for obj in reading.objects:
+            self.object_pub.publish(to_object_state(self.at, obj))
         self.state_pub.publish(
             to_hand_state(self.at, reading, self.playback.chunk_id, self.playback.steps_left)
         )
@@ -200,10 +198,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
             goal.abort()
             return result
         self._flush(ChunkResult.RESET, "scene was reset")
-        self.hand.reset(request.seed)
+        targets = self.hand.reset(request.seed)
         self.robot_ns += round(self.period * NANOSECONDS)
         rest = self.task.rest_action()
-        targets = self.task.action_to_joints(rest)
         self.at = Step(request.episode_id, request.seed, 0, self.robot_ns, rest, targets, starved=False)
         self.playback.begin(request.episode_id)
         self.pacer.start(time.monotonic() + self.pacer.period)

@@ -38,7 +38,7 @@ def clamp_action(action: FloatArray) -> Clamped:
 def clamp_targets(
     targets: FloatArray, description: Description, previous: FloatArray, period: float
 ) -> Clamped:
-    """Clamp joint targets (J,) [rad] to the limits and to the speed limit over `period` [s]."""
+    """Clamp joint targets (J,) [rad, m] to the limits and to the speed limit over `period` [s]."""
     step = description.max_velocity * period
     value = np.clip(targets, previous - step, previous + step)
     value = np.clip(value, description.lower, description.upper)

@@ -2,85 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from hand_driver.backends import backend_names, make_hand
 from hand_driver.device import Hand, Reading
 from hand_driver.safety import clamp_action, clamp_targets
-from softflow_sim.cube_env import CubeRotationEnv
-from softflow_sim.teacher import CubeTeacher
-from softflow_tasks import CubeRotation, HandSample, ObjectSample
+from softflow_sim.catalogue import make_scene, make_teacher
+from softflow_sim.demonstrations import demonstrate
+from softflow_sim.task_env import TaskEnv
+from softflow_tasks import HandSample, ObjectSample, Task, make_task, task_ids
 
-TASK = CubeRotation()
+PERIOD = 0.05
+
+
+@pytest.fixture(params=task_ids())
+def task(request: pytest.FixtureRequest) -> Task:
+    return make_task(request.param)
 
 
 @pytest.fixture
-def hand() -> Hand:
-    made = make_hand("sim", TASK.id)
+def hand(task: Task) -> Hand:
+    made = make_hand("sim", task.id)
     made.connect()
     return made
 
 
-def observe(reading: Reading, applied: np.ndarray) -> np.ndarray:
-    obj = reading.object
-    assert obj is not None
-    return TASK.observe(
-        HandSample(reading.position, reading.velocity, applied),
-        ObjectSample(obj.position, obj.quaternion, obj.linear, obj.angular),
-    )
+def observe(task: Task, reading: Reading, applied: np.ndarray, command: np.ndarray) -> np.ndarray:
+    """The state as perception makes it of what travels as float32."""
+    joints = [v.astype(np.float32).astype(np.float64) for v in (reading.position, reading.velocity)]
+    sample = HandSample(*joints, applied, command.astype(np.float32).astype(np.float64))
+    objects = {o.name: ObjectSample(o.position, o.quaternion, o.linear, o.angular) for o in reading.objects}
+    return task.observe(sample, objects)
 
 
-def teacher_actions(seed: int) -> np.ndarray:
-    teacher = CubeTeacher(seed)
-    return np.array([teacher() for _ in range(150)], dtype=np.float32)
+def teacher_actions(task: Task, seed: int) -> np.ndarray:
+    env = TaskEnv(make_scene(task.id))
+    return demonstrate(env, make_teacher(task.id, seed, 0.02), seed).actions[:150]
 
 
-def wild_actions(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1.5, 1.5, (60, 8)).astype(np.float32)
+def wild_actions(task: Task, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1.5, 1.5, (60, task.action_dim)).astype(np.float32)
 
 
-@pytest.mark.parametrize("actions", [teacher_actions(0), teacher_actions(1), wild_actions(2)])
+@pytest.mark.parametrize("actions", [teacher_actions, wild_actions])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_same_seed_and_actions_give_bitwise_the_same_motion(
-    hand: Hand, actions: np.ndarray, seed: int
+    task: Task, hand: Hand, actions: Callable[[Task, int], np.ndarray], seed: int
 ) -> None:
-    env = CubeRotationEnv()
+    env = TaskEnv(make_scene(task.id))
     hand.reset(99)
     hand.wait_period()
-    hand.reset(seed)
+    command = hand.reset(seed)
     start, _ = env.reset(seed=seed)
-    command = TASK.action_to_joints(TASK.rest_action())
-    assert observe(hand.read(), TASK.rest_action()).tobytes() == start.tobytes()
-    for action in actions:
+    assert observe(task, hand.read(), task.rest_action(), command).tobytes() == start.tobytes()
+    for action in actions(task, seed):
         applied = clamp_action(action.astype(np.float64)).value
-        targets = clamp_targets(TASK.action_to_joints(applied), hand.description, command, 0.05)
+        targets = clamp_targets(task.action_to_joints(applied, command), hand.description, command, PERIOD)
         command = hand.command(targets.value)
         hand.wait_period()
         state, *_ = env.step(action)
-        assert observe(hand.read(), applied).tobytes() == state.tobytes()
+        assert observe(task, hand.read(), applied, command).tobytes() == state.tobytes()
 
 
-def test_time_passes_only_in_wait_period_and_by_one_control_period(hand: Hand) -> None:
+def test_a_held_action_leaves_the_targets_where_they_are(task: Task, hand: Hand) -> None:
+    command = hand.reset(0)
+    action = np.linspace(-0.9, 0.9, task.action_dim)
+    command = task.action_to_joints(action, command)
+    held = task.held_action(action)
+    np.testing.assert_array_equal(task.action_to_joints(held, command), command)
+
+
+def test_time_passes_only_in_wait_period_and_by_one_control_period(task: Task, hand: Hand) -> None:
     hand.reset(0)
     before = hand.read()
-    hand.command(np.zeros(12))
+    hand.command(np.zeros(len(task.joint_names)))
     np.testing.assert_array_equal(hand.read().position, before.position)
-    assert hand.wait_period() == pytest.approx(1.0 / TASK.control_hz)
+    assert hand.wait_period() == pytest.approx(1.0 / task.control_hz)
     assert not np.array_equal(hand.read().position, before.position)
 
 
-def test_a_command_returns_what_was_sent(hand: Hand) -> None:
-    targets = np.linspace(-0.1, 0.1, 12)
+def test_a_command_returns_what_was_sent(task: Task, hand: Hand) -> None:
+    targets = np.linspace(-0.1, 0.1, len(task.joint_names))
     np.testing.assert_array_equal(hand.command(targets), targets)
 
 
-def test_the_description_is_complete(hand: Hand) -> None:
+def test_the_description_is_complete(task: Task, hand: Hand) -> None:
     d = hand.description
-    joints = len(TASK.joint_names)
-    assert d.joint_names == TASK.joint_names and d.action_names == TASK.action_names
+    joints = len(task.joint_names)
+    assert d.joint_names == task.joint_names and d.action_names == task.action_names
     assert all(a.shape == (joints,) for a in (d.lower, d.upper, d.max_velocity))
-    assert (d.lower < d.upper).all() and (d.max_velocity > 0).all() and d.control_rate == TASK.control_hz
+    assert (d.lower < d.upper).all() and (d.max_velocity > 0).all() and d.control_rate == task.control_hz
     reading = hand.read()
     shapes = {a.shape for a in (reading.position, reading.velocity, reading.current, reading.valid)}
     assert shapes == {(joints,)} and reading.valid.all()
@@ -89,6 +103,6 @@ def test_the_description_is_complete(hand: Hand) -> None:
 def test_unknown_back_ends_and_tasks_are_named() -> None:
     assert "sim" in backend_names()
     with pytest.raises(ValueError, match=r"backend: 'simm' is unknown; known: .*sim"):
-        make_hand("simm", TASK.id)
+        make_hand("simm", "ToolCut-v0")
     with pytest.raises(ValueError, match="'Juggling-v0'"):
         make_hand("sim", "Juggling-v0")

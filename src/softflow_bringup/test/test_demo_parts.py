@@ -14,7 +14,7 @@ from softflow_bringup.demo.progress import Progress
 from softflow_bringup.demo.report import table
 from softflow_bringup.demo.state import DemoState
 from softflow_bringup.episodes import gaps
-from softflow_bringup.statistics import Estimate, bootstrap
+from softflow_experiments.statistics import Estimate, bootstrap
 
 
 def test_bootstrap_covers_the_mean_of_normal_data() -> None:
@@ -70,8 +70,10 @@ def test_every_part_of_the_plan_has_an_expected_duration() -> None:
 def test_table_shows_what_the_report_holds(tmp_path: Path) -> None:
     stage = {"stage": "online", "mean": 9.87, "ci95": [9.5, 10.25], "success": 0.9, "n": 20}
     stage |= {"robot_minutes": 40.0, "wall_s": 412.0}
-    text = table([json.loads(json.dumps(stage))])
-    assert all(word in text for word in ("online", "9.87", "[9.50, 10.25]", "90 %", "20", "40.0", "412"))
+    text = table([json.loads(json.dumps(stage))], "turns")
+    assert all(
+        word in text for word in ("turns", "online", "9.87", "[9.50, 10.25]", "90 %", "20", "40.0", "412")
+    )
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,13 @@ def test_arguments_reach_the_parameters_with_their_type() -> None:
     assert (learner["run"], learner["resume"], learner["seed"]) == ("runs/x", "", 7)
 
 
+@pytest.mark.parametrize("name", sorted(DOCUMENTED))
+def test_the_task_is_chosen_in_one_place(name: str) -> None:
+    nodes = load_graph(name, {"task": "ToolCut-v0"}).nodes
+    told = {node.name: node.parameters.get("task") for node in nodes if node.name != "recorder"}
+    assert set(told.values()) == {"ToolCut-v0"}, told
+
+
 def test_python_values_and_paths_are_arguments_too() -> None:
     graph = load_graph("robot", {"run": Path("/data/a"), "speed": 4, "seed": 5})
     assert graph.values == {**graph.values, "run": "/data/a", "speed": "4", "seed": 5}
@@ -146,7 +153,7 @@ def test_substitution_inside_text_and_environment(tmp_path: Path) -> None:
 
 def test_all_arguments_can_be_listed_without_values() -> None:
     names = [argument.name for argument in load_arguments("learner")]
-    assert names == ["run", "learner_run", "demos", "settings", "resume", "seed"]
+    assert names == ["task", "run", "learner_run", "demos", "settings", "resume", "seed"]
     assert all(argument.help for argument in load_arguments("online_rl"))
 
 

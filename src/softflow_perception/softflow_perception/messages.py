@@ -12,13 +12,15 @@ from softflow_tasks.task import HandSample, ObjectSample, StateVector, Task
 
 def to_hand_sample(message: HandState, joints: int, actions: int) -> HandSample:
     """Raises ValueError that names the field, its size and the size it must have."""
-    for name, size in (("position", joints), ("velocity", joints), ("applied_action", actions)):
+    sizes = {"position": joints, "velocity": joints, "applied_action": actions, "command": joints}
+    for name, size in sizes.items():
         if len(getattr(message, name)) != size:
             raise ValueError(f"{name} has {len(getattr(message, name))} values, must have {size}")
     return HandSample(
         numpy32(message.position).astype(np.float64),
         numpy32(message.velocity).astype(np.float64),
         numpy32(message.applied_action).astype(np.float64),
+        numpy32(message.command).astype(np.float64),
     )
 
 

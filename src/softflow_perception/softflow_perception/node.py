@@ -1,4 +1,4 @@
-"""The perception node: hand state + object state -> observation."""
+"""The perception node: hand state + object states -> observation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softflow_perception.alignment import Aligner
 from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
 from softflow_tasks import make_task, task_ids
 
-HAND, OBJECT = "hand_state", "object_state"
+HAND = "hand_state"
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,32 @@ class PerceptionNode(SoftflowNode[PerceptionParameters]):
     def __init__(self) -> None:
         super().__init__("perception", PerceptionParameters)
         self.task = make_task(self.params.task)
-        self.aligner: Aligner[object] = Aligner(HAND, (OBJECT,), self.params.max_skew)
+        self.aligner: Aligner[object] = Aligner(HAND, self.task.objects, self.params.max_skew)
         self._obs_id = 0
         self.pub = self.create_publisher(Observation, "observation", stream())
         self.create_subscription(HandState, HAND, self._on_hand, stream())
-        self.create_subscription(ObjectState, OBJECT, self._on_object, stream())
+        self.create_subscription(ObjectState, "object_state", self._on_object, stream())
 
     def _on_hand(self, message: HandState) -> None:
         self._add(HAND, message)
 
     def _on_object(self, message: ObjectState) -> None:
-        if message.valid:
-            self._add(OBJECT, message)
-        else:
+        if not message.valid:
             self.counters["object_out_of_sight"] += 1
+        elif message.object_name not in self.task.objects:
+            self.counters["objects_of_no_use"] += 1
+        else:
+            self._add(message.object_name, message)
 
     def _add(self, sensor: str, message: HandState | ObjectState) -> None:
         for aligned in self.aligner.add(sensor, from_stamp(message.header.stamp), message):
-            hand, obj = aligned.samples[HAND], aligned.samples[OBJECT]
-            assert isinstance(hand, HandState) and isinstance(obj, ObjectState)
+            hand = aligned.samples[HAND]
+            assert isinstance(hand, HandState)
+            found = {name: aligned.samples[name] for name in self.task.objects}
+            objects = {n: to_object_sample(o) for n, o in found.items() if isinstance(o, ObjectState)}
             try:
                 sample = to_hand_sample(hand, len(self.task.joint_names), self.task.action_dim)
-                state = self.task.observe(sample, to_object_sample(obj))
+                state = self.task.observe(sample, objects)
                 self.task.check_state(state)
             except ValueError as error:
                 self.refuse(HAND, error)

@@ -12,7 +12,7 @@ from softflow_perception.alignment import Aligned
 from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
 from softflow_tasks import CubeRotation
 
-SIZES = {"position": 12, "velocity": 12, "applied_action": 8}
+SIZES = {"position": 12, "velocity": 12, "applied_action": 8, "command": 12}
 
 
 def hand_state(**sizes: int) -> HandState:
@@ -53,7 +53,7 @@ def test_an_object_sample_holds_pose_and_twist_with_xyzw() -> None:
 def test_an_observation_carries_what_belongs_to_the_hand_state() -> None:
     task, hand = CubeRotation(), hand_state()
     state = np.arange(task.layout.size, dtype=np.float32)
-    stamps = {"hand_state": 1_000_000_000, "object_state": 1_004_000_000}
+    stamps = {"hand_state": 1_000_000_000, "cube": 1_004_000_000}
     message = to_observation(task, state, hand, Aligned(dict.fromkeys(stamps), stamps), obs_id=9)
     np.testing.assert_array_equal(numpy32(message.state), state)
     assert (message.episode_id, message.seed, message.step, message.steps_left) == ("e", 5, 7, 2)

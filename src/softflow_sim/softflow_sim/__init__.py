@@ -2,5 +2,10 @@
 
 from gymnasium.envs.registration import register, registry
 
-if "softflow/CubeRotation-v0" not in registry:
-    register(id="softflow/CubeRotation-v0", entry_point="softflow_sim.cube_env:CubeRotationEnv")
+_ENVIRONMENTS = {
+    "softflow/CubeRotation-v0": "softflow_sim.cube_env:CubeRotationEnv",
+    "softflow/ToolCut-v0": "softflow_sim.tool_env:ToolCutEnv",
+}
+for _id, _entry_point in _ENVIRONMENTS.items():
+    if _id not in registry:
+        register(id=_id, entry_point=_entry_point)

@@ -1,4 +1,4 @@
-"""MJCF of the palm-down four-finger hand, written from primitives.
+"""MJCF of the four-finger hands, written from primitives.
 
 Only fingertips and objects collide: links never touch anything, which keeps contacts few and the physics fast.
 The visual flags are those that let a software renderer draw hundreds of frames a second.
@@ -6,20 +6,26 @@ The visual flags are those that let a software renderer draw hundreds of frames 
 
 from __future__ import annotations
 
-from softflow_tasks import palmdown
+from softflow_tasks import gantry, palmdown
 
 TIMESTEP = 0.005
 """[s] physics step."""
 
+_SERVO = '<position name="{0}" joint="{0}" class="servo"/>'
+_GANTRY_SERVO = '<position name="{0}" joint="{0}" class="gantry"/>'
 
-def _finger(index: int) -> str:
+
+def _finger(index: int, height: float, abduction: bool) -> str:
     angle = 360.0 * index / palmdown.FINGERS
     name = f"finger{index}"
     tip = palmdown.DISTAL
+    sideways = (
+        f'<joint name="{name}_abduction" axis="1 0 0" range="-35 35" class="joint"/>' if abduction else ""
+    )
     return f"""
-    <body name="{name}_base" euler="0 0 {angle}" pos="0 0 {palmdown.BASE_HEIGHT}">
+    <body name="{name}_base" euler="0 0 {angle}" pos="0 0 {height}">
       <body name="{name}_proximal" pos="{palmdown.BASE_RADIUS} 0 0">
-        <joint name="{name}_abduction" axis="1 0 0" range="-35 35" class="joint"/>
+        {sideways}
         <geom type="sphere" size="0.011" class="link"/>
         <joint name="{name}_mcp" axis="0 1 0" range="-60 60" class="joint"/>
         <geom type="capsule" fromto="0 0 0 0 0 -{palmdown.PROXIMAL}" size="0.008" class="link"/>
@@ -32,12 +38,35 @@ def _finger(index: int) -> str:
     </body>"""
 
 
+def _palm(height: float, attributes: str = "") -> str:
+    return f'<geom type="cylinder" size="0.06 0.008" pos="0 0 {height + 0.012}" class="link" {attributes}/>'
+
+
 def hand_mjcf(scene: str, name: str) -> str:
-    """A complete MJCF document: the hand above a floor, plus `scene` (world body elements)."""
-    fingers = "".join(_finger(i) for i in range(palmdown.FINGERS))
-    actuators = "\n    ".join(
-        f'<position name="{joint}" joint="{joint}" class="servo"/>' for joint in palmdown.JOINT_NAMES
+    """A complete MJCF document: the palm-down hand above a floor, plus `scene` (world body elements)."""
+    fingers = "".join(_finger(i, palmdown.BASE_HEIGHT, abduction=True) for i in range(palmdown.FINGERS))
+    hand = _palm(palmdown.BASE_HEIGHT, 'rgba=".3 .3 .35 1"') + fingers
+    camera = 'pos="0.22 -0.22 0.12" xyaxes="0.707 0.707 0 -0.12 0.12 1"'
+    return _document(name, hand + scene, [_SERVO.format(joint) for joint in palmdown.JOINT_NAMES], camera)
+
+
+def gantry_hand_mjcf(scene: str, name: str) -> str:
+    """A complete MJCF document: the hand on a gantry above a floor, plus `scene` (world body elements)."""
+    fingers = "".join(_finger(i, 0.0, abduction=False) for i in range(palmdown.FINGERS))
+    slides = "".join(
+        f'<joint name="gantry_{axis}" type="slide" axis="{i == 0:d} {i == 1:d} {i == 2:d}" range="-.2 .2" damping="5"/>'
+        for i, axis in enumerate(gantry.AXES)
     )
+    # The drives carry the hand's weight.
+    palm = _palm(0.0, 'mass="0.1" rgba=".3 .3 .35 1"')
+    hand = f'<body name="palm" pos="0 0 {gantry.PALM_HEIGHT}" gravcomp="1">{slides}{palm}{fingers}</body>'
+    axes, joints = gantry.JOINT_NAMES[gantry.GANTRY], gantry.JOINT_NAMES[gantry.FINGER_JOINTS]
+    actuators = [_GANTRY_SERVO.format(joint) for joint in axes] + [_SERVO.format(joint) for joint in joints]
+    return _document(name, hand + scene, actuators, 'pos="0.30 0 0.22" xyaxes="0 1 0 -0.45 0 1"')
+
+
+def _document(name: str, world: str, actuators: list[str], camera: str) -> str:
+    lines = "\n    ".join(actuators)
     return f"""
 <mujoco model="{name}">
   <compiler angle="degree" autolimits="true"/>
@@ -56,17 +85,15 @@ def hand_mjcf(scene: str, name: str) -> str:
             rgba=".2 .2 .2 1" priority="1"/>
     </default>
     <default class="servo"><position kp="1.5" kv="0.06" forcerange="-0.6 0.6" inheritrange="1"/></default>
+    <default class="gantry"><position kp="400" kv="30" forcerange="-40 40" inheritrange="1"/></default>
   </default>
   <worldbody>
     <light pos="0.3 -0.3 0.6" dir="-.4 .4 -1" castshadow="false"/>
     <geom name="floor" type="plane" size=".3 .3 .1" contype="1" conaffinity="2" rgba=".35 .4 .45 1"/>
-    <camera name="camera" pos="0.22 -0.22 0.12" xyaxes="0.707 0.707 0 -0.12 0.12 1"/>
-    <geom type="cylinder" size="0.06 0.008" pos="0 0 {palmdown.BASE_HEIGHT + 0.012}" class="link"
-          rgba=".3 .3 .35 1"/>
-    {fingers}
-    {scene}
+    <camera name="camera" {camera}/>
+    {world}
   </worldbody>
   <actuator>
-    {actuators}
+    {lines}
   </actuator>
 </mujoco>"""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from softflow_msgs.msg import ActionChunk, Observation
 
-from softflow_node.messages import NANOSECONDS, floats32, from_stamp, to_stamp
+from softflow_node.messages import NANOSECONDS, floats32, from_stamp, numpy32, to_stamp
 from softflow_node.node import SoftflowNode, run_node, stream
 from softflow_node.parameters import bounded
-from softflow_sim.teacher import CubeTeacher
+from softflow_sim.catalogue import Teacher, make_teacher
 from softflow_tasks import make_task, task_ids
 
 
@@ -36,7 +36,7 @@ class TeacherNode(SoftflowNode[TeacherParameters]):
         self.task = make_task(self.params.task)
         self._episode_id = ""
         self._chunk: ActionChunk | None = None
-        self._teacher = CubeTeacher(0)
+        self._teacher = self._new_teacher(0)
         self.pub = self.create_publisher(ActionChunk, "action_chunk", stream())
         self.create_subscription(Observation, "observation", self._on_observation, stream())
 
@@ -45,13 +45,17 @@ class TeacherNode(SoftflowNode[TeacherParameters]):
             return
         if message.episode_id != self._episode_id:
             seed = np.random.SeedSequence([self.params.seed, message.seed]).generate_state(1)[0]
-            self._teacher = CubeTeacher(int(seed), noise=self.params.noise)
+            self._teacher = self._new_teacher(int(seed))
             self._episode_id, self._chunk = message.episode_id, None
         if self._chunk is None or self._chunk.obs_step != message.step:
             self._chunk = self._plan(message)
         self.pub.publish(self._chunk)
 
+    def _new_teacher(self, seed: int) -> Teacher:
+        return make_teacher(self.task.id, seed, self.params.noise)
+
     def _plan(self, message: Observation) -> ActionChunk:
+        self._teacher.observe(numpy32(message.state))
         actions = np.array([self._teacher() for _ in range(self.params.horizon)])
         stamp = from_stamp(message.header.stamp)
         chunk = ActionChunk(

@@ -12,7 +12,7 @@ import numpy as np
 
 from softflow_tasks import palmdown
 from softflow_tasks.cube_rotation import CUBE_HALF, CubeRotation
-from softflow_tasks.task import FloatArray
+from softflow_tasks.task import FloatArray, StateVector
 
 GRIP_RADIUS = CUBE_HALF + palmdown.TIP_RADIUS
 """[m] radius of a fingertip that just touches the cube's face."""
@@ -67,6 +67,9 @@ class CubeTeacher:
         self._first = int(self._rng.integers(2))
         self._angle = np.zeros(2)
         self._drift = np.zeros(self._task.action_dim)
+
+    def observe(self, state: StateVector) -> None:
+        """Nothing: this teacher turns blindly, by the clock."""
 
     def __call__(self) -> FloatArray:
         """The next action (8,)."""

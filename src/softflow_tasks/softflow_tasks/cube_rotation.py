@@ -9,7 +9,7 @@ from softflow_tasks.task import (
     FloatArray,
     HandSample,
     Layout,
-    ObjectSample,
+    Objects,
     Outcome,
     Progress,
     StateVector,
@@ -43,10 +43,12 @@ class CubeRotation(Task):
 
     id = "CubeRotation-v0"
     action_names = palmdown.ACTION_NAMES
-    joint_names = palmdown.JOINT_NAMES
+    hand = palmdown.HAND
+    objects = ("cube",)
     control_hz = 20.0
     horizon = 400
     metric = "rotations_per_minute"
+    metric_label = "rotations/min"
     layout = Layout(
         "CubeRotation-v0",
         (
@@ -80,10 +82,11 @@ class CubeRotation(Task):
     def rest_action(self) -> FloatArray:
         return np.tile([0.0, -1.0], palmdown.FINGERS)
 
-    def action_to_joints(self, action: FloatArray) -> FloatArray:
+    def action_to_joints(self, action: FloatArray, command: FloatArray) -> FloatArray:
         return self.synergy.to_joints(action)
 
-    def observe(self, hand: HandSample, obj: ObjectSample) -> StateVector:
+    def observe(self, hand: HandSample, objects: Objects) -> StateVector:
+        obj = objects["cube"]
         x, y, z, w = obj.quaternion
         yaw = np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
         up = (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from softflow_tasks.hand import HandModel
 from softflow_tasks.task import FloatArray
 
 FINGERS = 4
@@ -30,6 +31,8 @@ JOINT_NAMES = tuple(f"finger{i}_{j}" for i in range(FINGERS) for j in ("abductio
 ACTION_NAMES = tuple(f"finger{i}_{a}" for i in range(FINGERS) for a in ("abduction", "closure"))
 JOINT_LOWER = np.tile(np.deg2rad([-35.0, -60.0, 0.0]), FINGERS)
 JOINT_UPPER = np.tile(np.deg2rad([35.0, 60.0, 110.0]), FINGERS)
+HAND = HandModel("palmdown4", JOINT_NAMES, JOINT_LOWER, JOINT_UPPER, max_velocity=np.full(3 * FINGERS, 40.0))
+"""The speed is the simulated motors' without a load."""
 
 
 def inverse_kinematics(tangential: float, radial: float, height: float) -> tuple[float, float, float]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow_tasks.hand import HandModel
+
 FloatArray = NDArray[np.float64]
 StateVector = NDArray[np.float32]
 
@@ -23,12 +25,14 @@ StateVector = NDArray[np.float32]
 class HandSample:
     """One reading of the hand.
 
-    position [rad] (J,), velocity [rad/s] (J,), applied_action in [-1, 1] (A,).
+    position [rad] (J,), velocity [rad/s] (J,), applied_action in [-1, 1] (A,), command (J,): the joint targets in
+    force [rad]. Prismatic joints in m and m/s.
     """
 
     position: FloatArray
     velocity: FloatArray
     applied_action: FloatArray
+    command: FloatArray
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class ObjectSample:
     quaternion: FloatArray
     linear: FloatArray
     angular: FloatArray
+
+
+Objects = Mapping[str, ObjectSample]
+"""Samples by the names in `Task.objects`."""
 
 
 @dataclass(frozen=True)
@@ -99,30 +107,46 @@ class Task(ABC):
     id: str
     layout: Layout
     action_names: tuple[str, ...]
-    joint_names: tuple[str, ...]
+    hand: HandModel
+    objects: tuple[str, ...]
+    """Names of the objects that the observation is made of."""
     control_hz: float
     """[Hz] control steps per second of robot time."""
     horizon: int
     """Control steps after which the episode is truncated."""
     metric: str
     """Name of the figure that reports and tables show."""
+    metric_label: str
+    """The metric as people read it."""
 
     @property
     def action_dim(self) -> int:
         """A."""
         return len(self.action_names)
 
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names of the J joints."""
+        return self.hand.joint_names
+
     @abstractmethod
     def rest_action(self) -> FloatArray:
         """The action (A,) at which an episode starts."""
 
     @abstractmethod
-    def action_to_joints(self, action: FloatArray) -> FloatArray:
-        """Joint targets (J,) [rad] of an action (A,) in [-1, 1]."""
+    def action_to_joints(self, action: FloatArray, command: FloatArray) -> FloatArray:
+        """Joint targets (J,) [rad, m] of an action (A,) in [-1, 1]; `command` (J,) are the targets in force.
+
+        An action that is a velocity moves the targets in force on by one control period.
+        """
+
+    def held_action(self, action: FloatArray) -> FloatArray:
+        """The action (A,) that was applied while the targets of `action` stayed in force for one more step."""
+        return action
 
     @abstractmethod
-    def observe(self, hand: HandSample, obj: ObjectSample) -> StateVector:
-        """The state vector (S,), float32."""
+    def observe(self, hand: HandSample, objects: Objects) -> StateVector:
+        """The state vector (S,), float32; the same whether joint readings come as float64 or as float32."""
 
     @abstractmethod
     def advance(self, progress: Progress, state: StateVector, next_state: StateVector) -> Outcome:

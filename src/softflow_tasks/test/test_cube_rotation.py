@@ -24,8 +24,9 @@ def state(
     """A state with the cube turned by `yaw` about the vertical, after a tilt about x [rad]."""
     cy, sy, ct, st_ = np.cos(yaw / 2), np.sin(yaw / 2), np.cos(tilt / 2), np.sin(tilt / 2)
     quaternion = np.array([cy * st_, sy * st_, sy * ct, cy * ct])
-    hand = HandSample(np.arange(12.0) / 10, np.zeros(12), np.arange(8.0) / 8)
-    return TASK.observe(hand, ObjectSample(np.array([x, y, z]), quaternion, ZERO3 + 0.5, ZERO3 + 2.0))
+    hand = HandSample(np.arange(12.0) / 10, np.zeros(12), np.arange(8.0) / 8, np.zeros(12))
+    cube = ObjectSample(np.array([x, y, z]), quaternion, ZERO3 + 0.5, ZERO3 + 2.0)
+    return TASK.observe(hand, {"cube": cube})
 
 
 def test_layout_is_gapless_and_as_large_as_it_says() -> None:
@@ -162,7 +163,7 @@ def test_registry_knows_the_task_and_names_what_it_does_not() -> None:
 
 @given(arrays(np.float64, 8, elements=st.floats(-1.0, 1.0)))
 def test_every_action_gives_joints_inside_the_limits(action: np.ndarray) -> None:
-    joints = TASK.action_to_joints(action)
+    joints = TASK.action_to_joints(action, np.zeros(12))
     assert joints.shape == (12,)
     assert (joints >= palmdown.JOINT_LOWER).all() and (joints <= palmdown.JOINT_UPPER).all()
 

@@ -19,10 +19,9 @@ def state(step: int = 0, x: float = 0.0) -> StateVector:
     """The cube after `step` turns of 0.01 rad."""
     yaw = 0.01 * step
     quaternion = np.array([0.0, 0.0, np.sin(yaw / 2), np.cos(yaw / 2)])
-    hand = HandSample(np.zeros(12), np.zeros(12), np.zeros(8))
-    return TASK.observe(
-        hand, ObjectSample(np.array([x, 0, REST_HEIGHT]), quaternion, np.zeros(3), np.zeros(3))
-    )
+    hand = HandSample(np.zeros(12), np.zeros(12), np.zeros(8), np.zeros(12))
+    cube = ObjectSample(np.array([x, 0, REST_HEIGHT]), quaternion, np.zeros(3), np.zeros(3))
+    return TASK.observe(hand, {"cube": cube})
 
 
 def episode() -> Episode:

@@ -5,36 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from hand_driver.device import Description, FloatArray, ObjectReading, Reading
-from softflow_sim.cube_scene import CubeScene
-from softflow_tasks import make_task, palmdown
-from softflow_tasks.cube_rotation import CubeRotation
+from softflow_sim.catalogue import make_scene
 
 TORQUE_CONSTANT = 1.0
-"""[N m/A] of the simulated motors."""
-MAX_VELOCITY = 40.0
-"""[rad/s] no-load speed of the simulated motors."""
+"""[N m/A] of the simulated motors; of prismatic joints [N/A]."""
 
 
 class SimulatedHand:
-    """Palm-down hand with a cube. Time passes only in `wait_period`."""
+    """The scene of a task. Time passes only in `wait_period`."""
 
     def __init__(self, task_id: str) -> None:
-        task = make_task(task_id)
-        if not isinstance(task, CubeRotation):
-            raise ValueError(f"task: {task_id!r} has no simulated scene")
-        self._scene = CubeScene(task)
-        joints = len(palmdown.JOINT_NAMES)
+        self._scene = make_scene(task_id)
+        task = self._scene.task
         self.description = Description(
-            hand="palmdown4",
+            hand=task.hand.name,
             backend="sim",
-            joint_names=palmdown.JOINT_NAMES,
-            lower=palmdown.JOINT_LOWER,
-            upper=palmdown.JOINT_UPPER,
-            max_velocity=np.full(joints, MAX_VELOCITY),
+            joint_names=task.hand.joint_names,
+            lower=task.hand.lower,
+            upper=task.hand.upper,
+            max_velocity=task.hand.max_velocity,
             action_names=task.action_names,
             control_rate=task.control_hz,
         )
-        self._valid = np.ones(joints, dtype=np.bool_)
+        self._valid = np.ones(len(task.joint_names), dtype=np.bool_)
 
     def connect(self) -> None:
         pass
@@ -42,8 +35,8 @@ class SimulatedHand:
     def disconnect(self) -> None:
         self._scene.close()
 
-    def reset(self, seed: int) -> None:
-        self._scene.reset(seed)
+    def reset(self, seed: int) -> FloatArray:
+        return self._scene.reset(seed)
 
     def command(self, targets: FloatArray) -> FloatArray:
         return self._scene.set_targets(targets)
@@ -54,11 +47,14 @@ class SimulatedHand:
         return self._scene.time - before
 
     def read(self) -> Reading:
-        hand, obj = self._scene.hand(), self._scene.object()
+        hand = self._scene.hand()
         return Reading(
             position=hand.position,
             velocity=hand.velocity,
             current=self._scene.joint_torques() / TORQUE_CONSTANT,
             valid=self._valid,
-            object=ObjectReading("cube", obj.position, obj.quaternion, obj.linear, obj.angular),
+            objects=tuple(
+                ObjectReading(name, o.position, o.quaternion, o.linear, o.angular)
+                for name, o in self._scene.objects().items()
+            ),
         )

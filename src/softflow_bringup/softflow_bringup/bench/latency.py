@@ -113,11 +113,12 @@ def policy_latencies(run: Path, rate: float, seconds: float) -> list[float]:
 
     from softflow_bringup.bench.node import LatencyProbe
 
-    states = list(read_episode(episode_bags(run / "online" / "bags")[0]).states)
-    with busy_graph(run, ("policy", "learner")):
+    episode = read_episode(episode_bags(run / "online" / "bags")[0])
+    states = list(episode.states)
+    with busy_graph(run, ("policy", "learner"), task=episode.task):
         context = Context()
         rclpy.init(context=context)
-        probe = LatencyProbe(context, "/hand0", make_task("CubeRotation-v0"))
+        probe = LatencyProbe(context, "/hand0", make_task(episode.task))
         try:
             if not probe.wait_for_answers(states[0], timeout=30.0):
                 raise RuntimeError("the policy node did not answer within 30 s")
@@ -137,8 +138,9 @@ def jitter(run: Path, rate: float, seconds: float) -> None:
 
     from softflow_bringup.bench.node import DiagnosticsProbe
 
-    speed = rate / make_task("CubeRotation-v0").control_hz
-    with busy_graph(run, None, speed=f"{speed:g}", lock_step="false"):
+    task = make_task(read_episode(episode_bags(run / "online" / "bags")[0]).task)
+    speed = rate / task.control_hz
+    with busy_graph(run, None, task=task.id, speed=f"{speed:g}", lock_step="false"):
         context = Context()
         rclpy.init(context=context)
         probe = DiagnosticsProbe(context)

@@ -68,7 +68,7 @@ def _conclude(demo: Demo) -> None:
     report.write_report(demo.run / "report.json", demo.plan.task, demo.seed, stages)
     online = BagWatch(demo.run / "online" / "bags").summaries()
     curve = demo.run / "learning_curve.png"
-    report.learning_curve(curve, stages, online, demo.task.metric, demo.task.control_hz)
+    report.learning_curve(curve, stages, online, demo.task)
     gif, trouble = demo.run / "before_after.gif", ""
     try:
         captions = ("after imitation", "after online RL")
@@ -79,7 +79,7 @@ def _conclude(demo: Demo) -> None:
     demo.progress.end(trouble or "done")
     demo.state.save()
     print()
-    print(report.table(stages))
+    print(report.table(stages, demo.task.metric_label))
     print()
     wall = sum(demo.state.walls.values())
     print(f"all together {wall / 60:.1f} minutes; simulated hand, not comparable with figures from hardware")

@@ -11,6 +11,7 @@ import numpy as np
 
 from softflow_node.files import write_atomically
 from softflow_recorder.bag import Summary
+from softflow_tasks.task import Task
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -24,9 +25,9 @@ def write_report(path: Path, task: str, seed: int, stages: list[dict[str, Any]])
     write_atomically(path, json.dumps({"task": task, "seed": seed, "stages": stages}, indent=1).encode())
 
 
-def table(stages: list[dict[str, Any]]) -> str:
-    """The stages as a table for people."""
-    head = f"{'stage':<11}{'rotations/min':>14}  {'95 % interval':<16}{'success':>8}{'n':>5}"
+def table(stages: list[dict[str, Any]], label: str) -> str:
+    """The stages as a table for people; `label` names the metric."""
+    head = f"{'stage':<11}{label:>14}  {'95 % interval':<16}{'success':>8}{'n':>5}"
     head += f"{'robot min':>11}{'wall s':>8}"
     lines = [head, "-" * len(head)]
     for s in stages:
@@ -38,19 +39,17 @@ def table(stages: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def learning_curve(
-    path: Path, stages: list[dict[str, Any]], online: list[Summary], metric: str, control_hz: float
-) -> None:
+def learning_curve(path: Path, stages: list[dict[str, Any]], online: list[Summary], task: Task) -> None:
     """Write a PNG: what the stages reached, and the episodes of the online stage over robot minutes."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), sharey=True, width_ratios=(1, 1.6))
     means = [s["mean"] for s in stages]
     errors = np.array([[s["mean"] - s["ci95"][0], s["ci95"][1] - s["mean"]] for s in stages]).T
     left.bar([s["stage"] for s in stages], means, yerr=errors, capsize=4, color="#4878a8")
-    left.set_ylabel("rotations per minute")
+    left.set_ylabel(task.metric_label)
     left.set_title("after each stage (mean, 95 % interval)")
     left.tick_params(axis="x", rotation=20)
-    minutes = np.cumsum([s.steps for s in online]) / control_hz / 60.0
-    values = np.array([s.metrics[metric] for s in online])
+    minutes = np.cumsum([s.steps for s in online]) / task.control_hz / 60.0
+    values = np.array([s.metrics[task.metric] for s in online])
     right.plot(minutes, values, ".", color="#b0b0b0", markersize=4, label="training episode")
     if len(values) >= WINDOW:
         mean = np.convolve(values, np.ones(WINDOW) / WINDOW, mode="valid")

@@ -13,7 +13,7 @@ from softflow_bringup.demo.plan import Plan
 from softflow_bringup.demo.progress import Progress
 from softflow_bringup.demo.state import DemoState
 from softflow_bringup.episodes import BagWatch, GraphFailedError, run_episodes, run_graph
-from softflow_bringup.statistics import bootstrap
+from softflow_experiments.statistics import bootstrap
 from softflow_recorder.bag import Summary
 from softflow_tasks import make_task
 
@@ -193,12 +193,14 @@ class Demo:
 
     def _recent(self, summaries: list[Summary]) -> str:
         last = [s.metrics[self.task.metric] for s in summaries[-RECENT:]]
-        return f"{sum(last) / len(last):.1f} rotations/min" if last else "waiting for the first episode"
+        if not last:
+            return "waiting for the first episode"
+        return f"{sum(last) / len(last):.1f} {self.task.metric_label}"
 
     def _figures(self, summaries: list[Summary]) -> str:
         estimate = bootstrap([s.metrics[self.task.metric] for s in summaries])
         success = sum(s.success for s in summaries) / len(summaries)
-        return f"{estimate} rotations/min, success {100 * success:.0f} %"
+        return f"{estimate} {self.task.metric_label}, success {100 * success:.0f} %"
 
     def _learner_status(self, stage: str) -> tuple[float, str]:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softflow_bringup.demo.plan import Plan
-from softflow_bringup.statistics import Estimate
+from softflow_experiments.statistics import Estimate
 from softflow_node.files import write_atomically
 
 

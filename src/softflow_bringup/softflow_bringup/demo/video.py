@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from softflow_recorder.bag import read_episode
-from softflow_sim.cube_scene import CubeScene
+from softflow_sim.catalogue import make_scene
 
 SIZE = (320, 240)
 FRAMES_PER_SECOND = 10
@@ -30,14 +30,14 @@ def replay(bag: Path, seconds: float) -> list[NDArray[np.uint8]]:
         VideoError: no renderer, or the replay leaves the recorded motion.
     """
     episode = read_episode(bag)
-    scene = CubeScene()
+    scene = make_scene(episode.task)
     task = scene.task
     every = round(task.control_hz / FRAMES_PER_SECOND)
     scene.reset(episode.seed)
     frames = []
     try:
         for step in range(min(episode.steps, round(seconds * task.control_hz))):
-            if not np.array_equal(task.observe(scene.hand(), scene.object()), episode.states[step]):
+            if not np.array_equal(task.observe(scene.hand(), scene.objects()), episode.states[step]):
                 raise VideoError(f"{bag}: replay differs from the recording at step {step}")
             if step % every == 0:
                 frames.append(scene.render(*SIZE).copy())

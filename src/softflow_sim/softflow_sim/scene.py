@@ -1,0 +1,112 @@
+"""What every simulated scene shares: a hand with J joints, objects, and control periods of physics steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow_sim.hand_model import TIMESTEP
+from softflow_tasks.task import FloatArray, HandSample, Objects, ObjectSample, Task
+
+
+class Scene(ABC):
+    """Steps the physics. One `advance` is one control period. Used by the environment and by the driver.
+
+    The model's first J degrees of freedom are the hand's joints, its actuators their position servos.
+    """
+
+    def __init__(self, task: Task, mjcf: str) -> None:
+        self.task = task
+        self.model = mujoco.MjModel.from_xml_string(mjcf)
+        self.data = mujoco.MjData(self.model)
+        self.substeps = round(1.0 / self.task.control_hz / TIMESTEP)
+        self._joints = len(task.joint_names)
+        self._bodies = {name: self.model.body(name).id for name in task.objects}
+        self._applied = self.task.rest_action()
+        self._renderer: mujoco.Renderer | None = None
+        self.reset(0)
+
+    def reset(self, seed: int) -> FloatArray:
+        """Put hand and objects into the start state that belongs to `seed`; equal seeds give equal states, bitwise.
+
+        Returns the joint targets (J,) [rad, m] that are then in force.
+        """
+        mujoco.mj_resetData(self.model, self.data)
+        self._applied = self.task.rest_action()
+        self._place(np.random.default_rng(seed))
+        return self.joint_targets()
+
+    @abstractmethod
+    def _place(self, rng: np.random.Generator) -> None:
+        """Set positions and targets of a start state, and let it settle."""
+
+    def advance(self, action: FloatArray) -> FloatArray:
+        """Apply an action (A,) for one control period; returns it as applied, clipped to [-1, 1]."""
+        self._applied = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        self.set_targets(self.task.action_to_joints(self._applied, self.data.ctrl))
+        self.step_period()
+        return self._applied
+
+    def set_targets(self, targets: FloatArray) -> FloatArray:
+        """Set joint targets (J,) [rad, m]; returns them."""
+        self.data.ctrl[:] = targets
+        return targets
+
+    def step_period(self) -> None:
+        """Step the physics for one control period."""
+        mujoco.mj_step(self.model, self.data, self.substeps)
+
+    @property
+    def time(self) -> float:
+        """[s] simulation time since the reset."""
+        return float(self.data.time)
+
+    def joint_targets(self) -> FloatArray:
+        """Joint targets (J,) [rad, m] that are in force."""
+        return np.array(self.data.ctrl)
+
+    def joint_torques(self) -> FloatArray:
+        """Actuator torques (J,) [N m], prismatic joints [N]."""
+        return np.array(self.data.actuator_force)
+
+    def hand(self) -> HandSample:
+        """Reading of the hand."""
+        j = self._joints
+        return HandSample(
+            np.array(self.data.qpos[:j]),
+            np.array(self.data.qvel[:j]),
+            self._applied.copy(),
+            self.joint_targets(),
+        )
+
+    def objects(self) -> Objects:
+        """Poses and velocities of the task's objects in the world frame, which is the hand's base frame."""
+        return {name: self._object(body) for name, body in self._bodies.items()}
+
+    def _object(self, body: int) -> ObjectSample:
+        w, x, y, z = self.data.xquat[body]
+        first = self.model.body_dofadr[body]
+        linear, angular = np.zeros(3), np.zeros(3)
+        if self.model.body_dofnum[body] == 6:
+            rotation = self.data.xmat[body].reshape(3, 3)
+            linear = np.array(self.data.qvel[first : first + 3])
+            # A free joint's angular velocity is in the body's frame.
+            angular = rotation @ self.data.qvel[first + 3 : first + 6]
+        return ObjectSample(np.array(self.data.xpos[body]), np.array([x, y, z, w]), linear, angular)
+
+    def render(self, width: int = 640, height: int = 480) -> NDArray[np.uint8]:
+        """RGB picture (height, width, 3)."""
+        if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
+            self.close()
+            self._renderer = mujoco.Renderer(self.model, height, width)
+        self._renderer.update_scene(self.data, camera="camera")
+        return self._renderer.render()
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
