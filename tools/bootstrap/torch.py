@@ -11,9 +11,9 @@ from pathlib import Path
 
 from .checks import base_python
 from .environment import pip_environment, ros_is_sourced
-from .paths import PYTHON, STAMPS, VENV, site_packages
-from .steps import CommandError, Runner, SetupError, fingerprint, say
-from .wheels import pip
+from .paths import PYTHON, REQUIREMENTS, STAMPS, VENV, site_packages
+from .steps import CommandError, Runner, SetupError, Step, fingerprint, say
+from .wheels import install_locked, pip
 
 VERSION = "2.13.0"
 CHOICES = ("auto", "cpu", "cuda", "installed", "none")
@@ -103,6 +103,28 @@ class Torch:
     def _install_default(self, run: Runner) -> None:
         index = ["--index-url", self.index] if self.index else []
         pip(run, *index, f"torch=={VERSION}")
+
+
+def users_step(torch: Torch, group: str, title: str) -> Step:
+    """Packages for which PyTorch has to be there, requirements/GROUP.lock; nothing where it was left out.
+
+    Without their dependencies: pip would fetch PyTorch itself where it comes from a folder on the path, or in
+    another build. That holds beside a sourced ROS too.
+    """
+
+    def inputs() -> str:
+        files = (REQUIREMENTS / f"{group}.lock", REQUIREMENTS / f"{group}.txt")
+        return fingerprint(torch.inputs(), *files)
+
+    def install(run: Runner, interrupted: bool) -> None:
+        if _version_in(PYTHON) is None:
+            run.note(f"no PyTorch, so no {group}")
+            return
+        # After a kill a half-written package looks installed to pip.
+        mend = ["--force-reinstall"] if interrupted else []
+        install_locked(run, f"{group}.lock", [f"{group}.txt"], "--no-deps", *mend)
+
+    return Step(group, title, inputs, install)
 
 
 def _remove_remains() -> None:

@@ -76,15 +76,16 @@ def _lock_fits(lock: Path) -> bool:
         return any(line.startswith("# Pythons:") and venv_version() in line.split() for line in lines)
 
 
-def _install_locked(run: Runner, lock: str, fallback: list[str]) -> None:
+def install_locked(run: Runner, lock: str, fallback: list[str], *options: str) -> None:
+    """The lock if it was made for this Python, else the pinned versions of the `fallback` files."""
     path = REQUIREMENTS / lock
     if _lock_fits(path):
         # An extra local index must not decide: the hashes do.
-        pip(run, "--no-deps", "--require-hashes", "-r", str(path))
+        pip(run, *options, "--no-deps", "--require-hashes", "-r", str(path))
         return
     run.note(f"{lock} was not made for Python {venv_version()}: pinned versions without hashes instead")
     files = [item for name in fallback for item in ("-r", str(REQUIREMENTS / name))]
-    pip(run, *files)
+    pip(run, *options, *files)
 
 
 def locks_fit() -> bool:
@@ -98,7 +99,7 @@ def ros_inputs() -> str:
 
 def install_ros(run: Runner, _interrupted: bool) -> None:
     """The ROS wheels, then their CMake files."""
-    _install_locked(run, "ros.lock", ["ros.in"])
+    install_locked(run, "ros.lock", ["ros.in"])
     mended = mend_cmake_files()
     run.note(f"mended {len(mended)} CMake files")
 
@@ -133,7 +134,7 @@ def install_requirements(run: Runner, _interrupted: bool) -> None:
     if ros_is_sourced():
         _install_beside_distribution(run)
     else:
-        _install_locked(run, "softflow.lock", ["softflow.txt", "dev.txt"])
+        install_locked(run, "softflow.lock", ["softflow.txt", "dev.txt"])
 
 
 def _distribution_versions(names: Iterable[str]) -> dict[str, str]:
