@@ -11,8 +11,8 @@ from pathlib import Path
 
 from softflow_bringup.domain import private_domain
 from softflow_bringup.episodes import GraphFailedError, run_episodes
-from softflow_bringup.statistics import bootstrap
 from softflow_bringup.values import GraphError
+from softflow_experiments.statistics import bootstrap
 from softflow_tasks import make_task, task_ids
 
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from softflow_bringup.domain import private_domain
 
-BENCHMARKS = {"latency": "softflow_bringup.bench.latency"}
+BENCHMARKS = {
+    "latency": "softflow_bringup.bench.latency",
+    "learner": "softflow_experiments.learner_speed",
+    "method": "softflow_experiments.method",
+}
+WITHOUT_ROS = {"learner", "method"}
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="softflow bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="softflow bench", description=__doc__, add_help=False)
     parser.add_argument("name", choices=sorted(BENCHMARKS))
-    options, rest = parser.parse_known_args(argv)
-    with private_domain():
-        return int(importlib.import_module(BENCHMARKS[options.name]).main(rest))
+    if not argv or argv[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0 if argv else 2
+    name = parser.parse_args(argv[:1]).name
+    with nullcontext() if name in WITHOUT_ROS else private_domain():
+        return int(importlib.import_module(BENCHMARKS[name]).main(argv[1:]))

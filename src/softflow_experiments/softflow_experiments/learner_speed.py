@@ -1,0 +1,123 @@
+"""`./softflow bench learner`: updates per second beside the first version's, and the cost of one chunk.
+
+Ratios of two times measured in turn, so that another load on the machine meets both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from softflow_experiments.first_version import FirstVersion
+from softflow_learner.agent import Agent
+from softflow_learner.config import Config
+from softflow_learner.replay import Replay
+from softflow_policy.policy import ChunkPolicy
+from softflow_policy.spec import PolicySpec
+
+EPISODES, STEPS = 40, 400
+SIZES = {
+    "default": PolicySpec(),
+    "width 512": PolicySpec(width=512),
+    "h 32, A 24, width 512, K 12": PolicySpec(horizon=32, action_dim=24, width=512, couplings=12),
+}
+
+
+def example(config: Config | None = None) -> tuple[Agent, Replay]:
+    """An agent of the default sizes, and a replay of random episodes, half of them online."""
+    config, spec = config or Config(), PolicySpec()
+    replay = Replay(spec.state_dim, spec.action_dim, spec.horizon, config.gamma)
+    rng = np.random.default_rng(0)
+    for k in range(EPISODES):
+        replay.add_episode_segment(
+            rng.standard_normal((STEPS + 1, spec.state_dim), np.float32),
+            np.clip(0.5 * rng.standard_normal((STEPS, spec.action_dim), np.float32), -1.0, 1.0),
+            0.1 * rng.standard_normal(STEPS, np.float32),
+            terminated=k % 4 == 0,
+            truncated=k % 4 != 0,
+            source="policy" if k % 2 else "teacher",
+            episode_id=str(k),
+        )
+    agent = Agent(spec, config)
+    agent.fit_normalizer(replay.states())
+    return agent, replay
+
+
+def rates(actions: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Median calls per second of each, in turn for `seconds` each."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for action in actions.values():
+        action()
+    end = time.perf_counter() + seconds * len(actions)
+    while time.perf_counter() < end:
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            times[name].append(time.perf_counter() - start)
+    return {name: 1.0 / float(np.median(each)) for name, each in times.items()}
+
+
+def learner(settings: dict[str, dict[str, object]], seconds: float) -> list[str]:
+    """A line for each variant: critic and actor updates/s, and rounds/s with an actor update every second round."""
+    agent, replay = example()
+    batch = replay.sample(agent.config.batch_size, 0.5, agent.numpy_rng)
+    first = FirstVersion(agent)
+    actions: dict[str, Callable[[], object]] = {
+        "first version/critic": lambda: first.critic_update(batch),
+        "first version/actor": lambda: first.actor_update(batch),
+    }
+    for name, values in settings.items():
+        made, _ = example(dataclasses.replace(Config(), **values))  # type: ignore[arg-type]
+        actions[f"{name}/critic"] = lambda made=made: made.critic_update(batch)  # type: ignore[misc]
+        actions[f"{name}/actor"] = lambda made=made: made.actor_update(batch)  # type: ignore[misc]
+    found = rates(actions, seconds)
+    lines, base = [], 0.0
+    for name in ["first version", *settings]:
+        critic, actor = found[f"{name}/critic"], found[f"{name}/actor"]
+        rounds = 1.0 / (1.0 / critic + 0.5 / actor)
+        base = base or rounds
+        lines.append(f"| {name} | {critic:.1f} | {actor:.1f} | {rounds:.1f} | {rounds / base:.2f} |")
+    return lines
+
+
+def chunk_cost(spec: PolicySpec, seconds: float) -> tuple[int, float, float]:
+    """Parameters of the flow; seconds for one chunk at batch 1; seconds for one product that reads as many weights."""
+    flow = ChunkPolicy(spec).flow
+    count = sum(p.numel() for p in flow.parameters())
+    state, noise = torch.randn(1, spec.state_dim), torch.randn(1, spec.horizon, spec.action_dim)
+    weights, vector = torch.randn(count // 128, 128), torch.randn(128)
+    with torch.inference_mode():
+        found = rates(
+            {"chunk": lambda: flow.sample(state, noise), "stream": lambda: torch.mv(weights, vector)}, seconds
+        )
+    return count, 1.0 / found["chunk"], 1.0 / found["stream"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="softflow bench learner", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too; takes a minute to start")
+    options = parser.parse_args(argv)
+    variants: dict[str, dict[str, object]] = {"float32": {}, "bfloat16": {"precision": "bfloat16"}}
+    if options.compiled:
+        variants |= {f"{k}, compiled": {**v, "compiled": True} for k, v in list(variants.items())}
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        print(f"\n{threads} thread(s), batch {Config().batch_size}\n")
+        print(
+            "| learner step | critic updates/s | actor updates/s | rounds/s | ratio |\n|---|---|---|---|---|"
+        )
+        print("\n".join(learner(variants, options.seconds)), flush=True)
+    torch.set_num_threads(1)
+    print("\n| flow | parameters | chunk, batch 1 [us] | weights once [us] | ratio |\n|---|---|---|---|---|")
+    for name, spec in SIZES.items():
+        count, chunk, stream = chunk_cost(spec, options.seconds)
+        print(f"| {name} | {count:,} | {chunk * 1e6:.0f} | {stream * 1e6:.0f} | {chunk / stream:.2f} |")
+    return 0

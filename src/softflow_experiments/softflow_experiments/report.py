@@ -1,0 +1,127 @@
+"""Results of the comparison as a table and curves."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softflow_experiments.methods import METHODS
+from softflow_experiments.statistics import Estimate, bootstrap_nested
+from softflow_experiments.tasks import TASKS, BenchTask
+from softflow_node.files import write_atomically
+
+STAGES = ("imitation", "warmup", "offline", "online")
+BEGIN, END = "<!-- method:begin -->", "<!-- method:end -->"
+Results = dict[str, list[dict[str, Any]]]
+"""Method -> one result for each seed."""
+
+
+def write_report(out: Path, document: Path | None = None, images: Path | None = None) -> str:
+    """Tables of all results below `out`, and a curve of each task; returns the text.
+
+    It also goes between the markers of `document`, if one is given. Raises ValueError without the markers.
+    """
+    parts = []
+    for task in TASKS.values():
+        results = load_results(out / task.name)
+        if results:
+            folder = images or out
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = folder / f"method_{task.name}.png"
+            plot(task, results, picture)
+            parts.append("\n".join(table(task, results)))
+    text = "\n\n".join(parts) or "no results yet"
+    if document is not None:
+        replace_between(document, text)
+    return text
+
+
+def load_results(directory: Path) -> Results:
+    """Results of one task, in the order of `METHODS`."""
+    found: Results = defaultdict(list)
+    for path in sorted(directory.glob("*/*/result.json")):
+        result = json.loads(path.read_text())
+        found[result["method"]].append(result)
+    return {name: found[name] for name in METHODS if name in found}
+
+
+def table(task: BenchTask, results: Results) -> list[str]:
+    """Markdown lines: a row for each method, a column for each stage, the last one with all metrics."""
+    first = next(iter(results.values()))[0]
+    others = [f"{heading}, end" for metric, heading in task.metrics.items() if metric != task.metric]
+    heading = task.metrics[task.metric]
+    lines = [
+        f"**{task.name}**, {heading}; teacher {first['teacher'][task.metric]:.2f} (seed {first['seed']}).",
+        "",
+        "| method | seeds | imitation | warm-up | offline | online | robot min | "
+        + " | ".join(others)
+        + " |",
+        "|---" * (7 + len(others)) + "|",
+    ]
+    for name, found in results.items():
+        cells = [str(estimate(found, stage, task.metric)) for stage in STAGES]
+        minutes = np.mean([r["robot_minutes"] for r in found])
+        more = [str(estimate(found, "online", m)) for m in task.metrics if m != task.metric]
+        seeds = ", ".join(str(r["seed"]) for r in found)
+        lines.append(f"| {name} | {seeds} | " + " | ".join([*cells, f"{minutes:.1f}", *more]) + " |")
+    return lines + ["", *compared(task, results)]
+
+
+def estimate(found: Sequence[dict[str, Any]], stage: str, metric: str) -> Estimate:
+    """Over seeds and episodes."""
+    return bootstrap_nested([[e[metric] for e in r["stages"][stage]] for r in found])
+
+
+def compared(task: BenchTask, results: Results) -> list[str]:
+    """Which methods' intervals after the last stage lie apart from the full method's."""
+    if "softflow" not in results:
+        return []
+    full = estimate(results["softflow"], "online", task.metric)
+    apart: dict[str, list[str]] = {"below": [], "above": [], "overlapping": []}
+    for name, found in results.items():
+        other = estimate(found, "online", task.metric)
+        if name != "softflow":
+            where = "below" if other.high < full.low else "above" if other.low > full.high else "overlapping"
+            apart[where].append(name)
+    said = [f"{where}: {', '.join(names)}" for where, names in apart.items() if names]
+    return ["Intervals beside that of `softflow`: " + "; ".join(said) + "."] if said else []
+
+
+def plot(task: BenchTask, results: Results, path: Path) -> None:
+    """Learning curves: mean over seeds, the band from the worst to the best seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), dpi=110)
+    for name, found in results.items():
+        curves = [r["curve"] for r in found if r["curve"]]
+        if not curves:
+            continue
+        length = min(len(c) for c in curves)
+        x = np.mean([[p[0] for p in c[:length]] for c in curves], axis=0)
+        y = np.array([[p[1][task.metric] for p in c[:length]] for c in curves])
+        (line,) = axes.plot(x, y.mean(axis=0), label=name)
+        axes.fill_between(x, y.min(axis=0), y.max(axis=0), color=line.get_color(), alpha=0.15)
+    axes.set_xlabel("robot minutes online")
+    axes.set_ylabel(f"{task.metrics[task.metric]} while learning")
+    axes.set_title(f"{task.name} (simulated hand)")
+    axes.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def replace_between(document: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
+    """Put a text between two markers of a document. Raises ValueError if they are not there once each, in order."""
+    old = document.read_text()
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
+        raise ValueError(f"{document}: must have one {begin} and after it one {end}")
+    head, rest = old.split(begin)
+    write_atomically(document, f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}".encode())
