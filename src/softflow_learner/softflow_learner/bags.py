@@ -8,8 +8,12 @@ from softflow_learner.replay import Replay
 from softflow_recorder.bag import episode_bags, read_episode
 
 
-def load_bags(replay: Replay, directory: Path, layout_hash: str) -> tuple[int, list[str]]:
+def load_bags(
+    replay: Replay, directory: Path, layout_hash: str, successful_only: bool = False
+) -> tuple[int, list[str]]:
     """Add every complete episode below `directory`; returns (episodes added, one line for each refused bag).
+
+    `successful_only` passes over the episodes that did not succeed, without a word: they are no fault.
 
     Raises:
         ValueError: the directory holds no bag that can be used.
@@ -22,6 +26,8 @@ def load_bags(replay: Replay, directory: Path, layout_hash: str) -> tuple[int, l
                 raise ValueError(
                     f"{path}: layout_hash is {episode.layout_hash!r}, the task has {layout_hash!r}"
                 )
+            if successful_only and not episode.success:
+                continue
             replay.add_episode_segment(
                 episode.states,
                 episode.actions,
@@ -37,5 +43,6 @@ def load_bags(replay: Replay, directory: Path, layout_hash: str) -> tuple[int, l
             refused.append(str(error))
     if not added:
         why = f" ({refused[0]})" if refused else ""
-        raise ValueError(f"demos: {str(directory)!r} holds no usable episode{why}")
+        kind = "successful episode" if successful_only else "usable episode"
+        raise ValueError(f"demos: {str(directory)!r} holds no {kind}{why}")
     return added, refused

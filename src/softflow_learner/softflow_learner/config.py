@@ -37,6 +37,9 @@ class Config(Validated):
     # Noise on the data chunks. Smaller than METHOD.md's 0.05: a few hundredths of closure decide a grip.
     imitation_sigma: float = bounded(0.02, low=0.0, high=1.0, unit="of the action range's half")
 
+    # Learn from the demonstrations that succeeded only: where the reward is sparse, failures teach the wrong thing.
+    successful_demonstrations: bool = False
+
     # -- Stage 2, critic warm-up
     # What the critic values: whole chunks over the policy's horizon, or (a baseline) single actions of a policy with
     # horizon 1, whose targets then sum `return_steps` rewards of the data without correction.

@@ -134,7 +134,8 @@ class Session:
 
     def load_demonstrations(self, directory: Path) -> list[str]:
         """Fill the replay's offline part; returns a line for each bag that was refused. Raises ValueError."""
-        _, refused = load_bags(self.replay, directory, self.task.layout.hash)
+        only = self.agent.config.successful_demonstrations
+        _, refused = load_bags(self.replay, directory, self.task.layout.hash, successful_only=only)
         if not self.resumed:
             self.agent.fit_normalizer(self.replay.states("offline"))
         return refused

@@ -116,6 +116,16 @@ def test_load_bags_skips_what_is_damaged_or_foreign_and_says_so(tmp_path: Path) 
     assert "4-discarded" in refused[2]
 
 
+def test_failed_demonstrations_can_be_left_out(tmp_path: Path) -> None:
+    Toy.make(seed=1, episode_id="a", success=True).write(tmp_path / "1")
+    Toy.make(seed=2, episode_id="b", steps=7, success=False).write(tmp_path / "2")
+    into = replay()
+    assert load_bags(into, tmp_path, HASH, successful_only=True) == (1, [])
+    assert into.size("offline") == 12
+    with pytest.raises(ValueError, match="holds no successful episode"):
+        load_bags(replay(), tmp_path / "2", HASH, successful_only=True)
+
+
 def test_the_same_episode_in_two_bags_is_learned_once(tmp_path: Path) -> None:
     for name in ("1", "2"):
         Toy.make().write(tmp_path / name)

@@ -34,6 +34,7 @@ class Toy:
     kind: int = EpisodeEvent.TRUNCATED
     layout_hash: str = TASK.layout.hash
     mode: str = "demo"
+    success: bool = True
 
     @classmethod
     def make(cls, seed: int = 0, steps: int = 12, **values: Any) -> Toy:
@@ -83,7 +84,7 @@ class Toy:
             seed=11,
             task=TASK.id,
             mode=self.mode,
-            success=True,
+            success=self.success,
             metric_names=["rotations_per_minute", "steps"],
             metric_values=[2.5, float(self.steps)],
         )
@@ -95,7 +96,8 @@ class Toy:
             kind = f"softflow_msgs/msg/{type(message).__name__}"
             writer.write(f"/hand0/{topic}", kind, stamp * 1_000_000, bytes(serialize_message(message)))
         metrics = json.dumps({"rotations_per_minute": 2.5, "steps": self.steps})
-        custom = {"complete": complete, "mode": self.mode, "source": "teacher", "success": "true"}
+        custom = {"complete": complete, "mode": self.mode, "source": "teacher"}
+        custom["success"] = str(self.success).lower()
         writer.set_custom({**custom, "metrics": metrics} if complete == "true" else {"complete": complete})
         writer.close()
         return path
