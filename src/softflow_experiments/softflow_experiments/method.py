@@ -6,134 +6,147 @@ Cells run in worker processes of one thread each. Finished cells are kept, inter
 from __future__ import annotations
 
 import argparse
-import itertools
-import os
-import subprocess
+import math
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+import torch
+
+from softflow_experiments.matrix import INTERRUPTED, CellBusyError, Matrix, alone_in, finished, run
 from softflow_experiments.methods import METHODS
 from softflow_experiments.report import write_report
 from softflow_experiments.tasks import TASKS
+from softflow_experiments.trial import MAX_SEED, Cell, InterruptedTrialError, Trial
+from softflow_learner.agent import TrainingDivergedError
+from softflow_learner.checkpoint import CheckpointError
 from softflow_node.signals import StopFlag
 
-QUICK = {
-    "tasks": ["cube"],
-    "methods": ["softflow", "gaussian", "per_step", "bc"],
-    "seeds": [0],
-    "minutes": 6.0,
-}
+QUICK_METHODS = ("softflow", "gaussian", "per_step", "bc")
+QUICK_MINUTES, QUICK_EPISODES = 6.0, 10
 DEFAULT_METHODS = [name for name in METHODS if name != "best_of_1"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point; returns the exit code, 130 when interrupted."""
+    """Entry point; 0 = done, 1 = a cell failed, 2 = wrong arguments, 130 = interrupted and resumable."""
     options = _parser().parse_args(argv)
-    if options.cell:
-        return run_cell(options)
-    if options.quick:
-        options.tasks, options.methods, options.seeds = QUICK["tasks"], QUICK["methods"], QUICK["seeds"]
-        options.minutes = QUICK["minutes"]
-    if not options.report:
-        code = run_cells(options)
-        if code:
-            return code
-    print(write_report(options.out, options.document, options.images))
-    return 0
-
-
-def run_cells(options: argparse.Namespace) -> int:
-    """All cells that have no result yet, `workers` at a time; 0, or the first exit code that is not."""
-    cells = list(itertools.product(options.tasks, options.seeds, options.methods))
-    waiting = [c for c in cells if not (options.out / _path(*c) / "result.json").exists()]
-    print(f"{len(cells)} cells, {len(cells) - len(waiting)} of them finished before", flush=True)
-    running: list[tuple[tuple[str, int, str], subprocess.Popen[bytes]]] = []
-    stop, code = StopFlag.install(), 0
-    while running or (waiting and not stop.is_set() and not code):
-        while waiting and len(running) < options.workers and not stop.is_set() and not code:
-            running.append((waiting[0], _start(options, *waiting.pop(0))))
-        time.sleep(0.5)
-        if stop.is_set() or code:
-            for _, process in running:
-                process.terminate()
-        for cell, process in list(running):
-            if process.poll() is not None:
-                running.remove((cell, process))
-                code = code or process.returncode
-                print(
-                    f"{'/'.join(map(str, cell))}: {'done' if not process.returncode else 'stopped'}",
-                    flush=True,
-                )
-    return 130 if stop.is_set() else code
-
-
-def run_cell(options: argparse.Namespace) -> int:
-    """One cell in this process."""
-    import torch
-
-    from softflow_experiments.trial import Cell, InterruptedTrialError, Trial
-
-    torch.set_num_threads(1)
-    task, method, seed = options.cell.split("/")
-    cell = Cell(task, method, int(seed), robot_minutes=options.minutes, evaluation_episodes=options.episodes)
-    stop = StopFlag.install()
-    trial = Trial(
-        cell, options.out / cell.directory, stop=stop.is_set, log=lambda text: print(text, flush=True)
-    )
     try:
-        trial.run()
-    except InterruptedTrialError:
-        return 130
+        if options.cell:
+            return run_cell(options.cell, options)
+        code = 0 if options.report else run_matrix(_matrix(options), options.workers)
+        if code != INTERRUPTED:
+            print(write_report(_out(options), options.document, options.images))
+        return code
+    except (CellBusyError, CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
+        print(f"softflow bench method: {error}", file=sys.stderr)
+        return 2
+
+
+def run_matrix(matrix: Matrix, workers: int) -> int:
+    """Run the cells and say so; returns the exit code."""
+    stop = StopFlag.install()
+    failed = run(matrix, workers, stop.is_set, lambda text: print(text, flush=True))
+    if stop.is_set():
+        print("interrupted; the same command goes on")
+        return INTERRUPTED
+    return 1 if failed else 0
+
+
+def run_cell(cell: tuple[str, str, int], options: argparse.Namespace) -> int:
+    """One cell in this process; returns the exit code."""
+    torch.set_num_threads(1)  # More than one would change the last bits, and take the other cells' cores.
+    planned = Cell(*cell, robot_minutes=options.minutes, evaluation_episodes=options.episodes)
+    stop, directory = StopFlag.install(), _out(options) / planned.directory
+    with alone_in(directory):
+        if finished(_out(options), planned):
+            print(f"{directory}: finished before")
+            return 0
+        try:
+            Trial(planned, directory, stop=stop.is_set, log=lambda text: print(text, flush=True)).run()
+        except InterruptedTrialError:
+            print("interrupted; the same command goes on")
+            return INTERRUPTED
     return 0
 
 
-def _start(options: argparse.Namespace, task: str, seed: int, method: str) -> subprocess.Popen[bytes]:
-    directory = options.out / _path(task, seed, method)
-    directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "softflow_experiments.method", "--cell", f"{task}/{method}/{seed}"]
-    command += ["--out", str(options.out), "--episodes", str(options.episodes)]
-    command += ["--minutes", str(options.minutes)] if options.minutes is not None else []
-    with (directory / "log.txt").open("ab") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        # In a session of its own: a Ctrl-C reaches this process, which ends the cells in order.
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+def _matrix(options: argparse.Namespace) -> Matrix:
+    out = _out(options)
+    if options.quick:
+        return Matrix(["cube"], QUICK_METHODS, [0], out, QUICK_MINUTES, QUICK_EPISODES)
+    return Matrix(options.tasks, options.methods, options.seeds, out, options.minutes, options.episodes)
 
 
-def _path(task: str, seed: int, method: str) -> Path:
-    return Path(task) / method / str(seed)
+def _out(options: argparse.Namespace) -> Path:
+    return options.out or Path("runs/method-quick" if options.quick else "runs/method")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong without repeating every option."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="softflow bench method",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"{name:16} {method.help}" for name, method in METHODS.items()),
     )
-    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=DEFAULT_METHODS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    seed, count = _within(int, 0, MAX_SEED), _within(int, 1, 10_000)
+    parser.add_argument("--tasks", nargs="+", metavar="NAME", choices=list(TASKS), default=list(TASKS))
     parser.add_argument(
-        "--minutes", type=_positive, help="[min] online, robot time, instead of the tasks' own"
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        choices=list(METHODS),
+        default=DEFAULT_METHODS,
+        help="see below",
     )
-    parser.add_argument("--episodes", type=int, default=20, help="of the evaluation after the last stage")
-    parser.add_argument("--out", type=Path, default=Path("runs/method"), help="results, one folder a cell")
-    parser.add_argument("--quick", action="store_true", help=f"about ten minutes: {QUICK}")
+    parser.add_argument("--seeds", nargs="+", type=seed, metavar="SEED", default=[0, 1, 2])
+    parser.add_argument("--workers", type=_within(int, 1, 256), default=2, help="processes, one thread each")
+    parser.add_argument(
+        "--minutes",
+        type=_within(float, 0.0, 10_000.0),
+        help="[min] online, robot time, instead of the tasks' own",
+    )
+    parser.add_argument("--episodes", type=count, default=20, help="of the evaluation after each stage")
+    parser.add_argument("--out", type=Path, help="results, a folder for each cell; default: runs/method")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"about ten minutes: cube, seed 0, {', '.join(QUICK_METHODS)}, {QUICK_MINUTES:.0f} robot minutes, "
+        "into runs/method-quick",
+    )
     parser.add_argument("--report", action="store_true", help="only make the table and the curves anew")
     parser.add_argument("--document", type=Path, help="Markdown file with the markers for the table")
     parser.add_argument("--images", type=Path, help="folder of the curves; default: OUT")
-    parser.add_argument("--cell", metavar="TASK/METHOD/SEED", help="one cell, in this process")
+    parser.add_argument("--cell", type=_cell, metavar="TASK/METHOD/SEED", help="one cell, in this process")
     return parser
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0.0:
-        raise argparse.ArgumentTypeError(f"is {text}, must be > 0")
-    return value
+def _within(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            wanted = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"is {text!r}, must be {wanted} in [{low:g}, {high:g}]")
+        return value
+
+    return parse
+
+
+def _cell(text: str) -> tuple[str, str, int]:
+    task, method, seed = text.split("/") if text.count("/") == 2 else (text, "", "")
+    for name, value, known in (("task", task, TASKS), ("method", method, METHODS)):
+        if value not in known:
+            raise argparse.ArgumentTypeError(f"is {text!r}: {name} {value!r}, allowed: {', '.join(known)}")
+    return task, method, int(_within(int, 0, MAX_SEED)(seed))
 
 
 if __name__ == "__main__":

@@ -48,3 +48,15 @@ METHODS: dict[str, Method] = {
     ),
 }
 """Method name -> what it changes."""
+
+
+def combined(task: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's settings and a method's upon them.
+
+    A critic of single actions sums as many rewards as the other methods' chunks have steps. So its values travel back
+    as fast, and, since updates are counted by such windows, it makes as many updates in a robot minute.
+    """
+    settings = {**task, **method}
+    if settings.get("critic") == "per_step" and "horizon" in settings:
+        settings["return_steps"] = settings.pop("horizon")
+    return settings

@@ -42,11 +42,14 @@ def write_report(out: Path, document: Path | None = None, images: Path | None = 
 
 
 def load_results(directory: Path) -> Results:
-    """Results of one task, in the order of `METHODS`."""
+    """Results of one task, in the order of `METHODS`. Raises ValueError for a damaged one."""
     found: Results = defaultdict(list)
-    for path in sorted(directory.glob("*/*/result.json")):
-        result = json.loads(path.read_text())
-        found[result["method"]].append(result)
+    for path in sorted(directory.glob("*/*/result.json"), key=lambda p: (p.parts[-3], int(p.parts[-2]))):
+        try:
+            result = json.loads(path.read_text())
+            found[result["method"]].append(result)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: damaged: {error}; remove it, and its cell runs anew") from error
     return {name: found[name] for name in METHODS if name in found}
 
 
@@ -69,7 +72,7 @@ def table(task: BenchTask, results: Results) -> list[str]:
         more = [str(estimate(found, "online", m)) for m in task.metrics if m != task.metric]
         seeds = ", ".join(str(r["seed"]) for r in found)
         lines.append(f"| {name} | {seeds} | " + " | ".join([*cells, f"{minutes:.1f}", *more]) + " |")
-    return lines + ["", *compared(task, results)]
+    return lines + ["", *compared(task, results), "", provenance(results)]
 
 
 def estimate(found: Sequence[dict[str, Any]], stage: str, metric: str) -> Estimate:
@@ -92,8 +95,28 @@ def compared(task: BenchTask, results: Results) -> list[str]:
     return ["Intervals beside that of `softflow`: " + "; ".join(said) + "."] if said else []
 
 
+def provenance(results: Results) -> str:
+    """What was measured how: command, machine, date, versions; every value that occurs."""
+    found = [r for rs in results.values() for r in rs]
+
+    def values(name: str, results: Sequence[dict[str, Any]] = found) -> str:
+        return " and ".join(sorted({str(r.get(name, f"{name} not noted")) for r in results}))
+
+    first, software = found[0], [r.get("software", {}) for r in found]
+    seeds = " ".join(str(s) for s in sorted({r["seed"] for r in found}))
+    command = f"./softflow bench method --tasks {first['task']} --methods {' '.join(results)} --seeds {seeds}"
+    versions = ", ".join(f"{n} {values(n, software)}" for n in sorted({n for s in software for n in s}))
+    episodes = sorted({len(e) for r in found for e in r["stages"].values()})
+    return (
+        f"`{command}`, {values('date')}, on {values('machine')}, one thread a cell; "
+        f"{versions or 'versions not noted'}; {' or '.join(map(str, episodes))} episodes a seed after each stage, "
+        "on the same start states; "
+        f"{sum(r['skipped'] for r in found)} skipped updates. Brackets: 95 %, seeds resampled, then episodes."
+    )
+
+
 def plot(task: BenchTask, results: Results, path: Path) -> None:
-    """Learning curves: mean over seeds, the band from the worst to the best seed."""
+    """Learning curves: mean over seeds, the band from the worst to the best seed. A line for what learned offline."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -102,7 +125,9 @@ def plot(task: BenchTask, results: Results, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4), dpi=110)
     for name, found in results.items():
         curves = [r["curve"] for r in found if r["curve"]]
-        if not curves:
+        if not curves:  # Nothing was learned online: where it stands, for comparison.
+            level = estimate(found, "online", task.metric).mean
+            axes.axhline(level, label=name, color="0.6", linestyle="--")
             continue
         length = min(len(c) for c in curves)
         x = np.mean([[p[0] for p in c[:length]] for c in curves], axis=0)

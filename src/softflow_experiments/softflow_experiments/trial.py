@@ -10,7 +10,6 @@ An interrupted trial goes on from its last checkpoint and ends with the same bit
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from softflow_experiments.methods import METHODS
+from softflow_experiments.machine import machine, software
+from softflow_experiments.methods import METHODS, combined
 from softflow_experiments.rollout import acting, add_episode, load_episode, roll_out, save_episode
 from softflow_experiments.tasks import TASKS, BenchTask
 from softflow_learner import stages
@@ -36,6 +36,8 @@ Results = dict[str, Any]
 STAGES = ("imitation", "warmup", "offline", "online")
 EVALUATION_SEED = 900_000_000
 """Start states of evaluations; training's are below."""
+MAX_SEED = 80
+"""Keeps the start states of training below those of evaluation."""
 SAVE_EVERY = 60.0
 """[s] of wall time between two checkpoints online."""
 
@@ -52,7 +54,7 @@ class Cell:
     evaluation_episodes: int = 20
     """After the last stage; half as many after each earlier one."""
     settings: tuple[tuple[str, Any], ...] = ()
-    """On top of the task's and the method's."""
+    """On top of the task's; the method's hold nevertheless."""
 
     @property
     def directory(self) -> Path:
@@ -61,12 +63,46 @@ class Cell:
 
     def all_settings(self) -> dict[str, Any]:
         """Fields of `PolicySpec` and `Config`."""
-        settings = {**TASKS[self.task].settings, **METHODS[self.method].settings, **dict(self.settings)}
-        return {"seed": self.seed, **settings}
+        task = {**TASKS[self.task].settings, **dict(self.settings)}
+        return {"seed": self.seed, **combined(task, METHODS[self.method].settings)}
+
+    def plan(self) -> Results:
+        """Everything that the result depends on, as JSON."""
+        task = TASKS[self.task]
+        return {
+            "task": self.task,
+            "method": self.method,
+            "seed": self.seed,
+            "settings": self.all_settings(),
+            "demonstrations": task.demonstrations,
+            "teacher_noise": task.teacher_noise,
+            "planned_minutes": task.robot_minutes if self.robot_minutes is None else self.robot_minutes,
+            "evaluation_episodes": self.evaluation_episodes,
+        }
+
+
+def new_state() -> Results:
+    """Of a trial that has done nothing yet."""
+    counters: Results = {"episodes": 0, "rounds": 0}
+    return counters | {"done": [], "stages": {}, "curve": [], "metrics": [], "seconds": {}, "updates": {}}
 
 
 class InterruptedTrialError(RuntimeError):
     """Somebody asked the trial to stop; it goes on from its last checkpoint next time."""
+
+
+class OtherPlanError(ValueError):
+    """The directory holds a trial of another plan. The text names the directory, the field and both values."""
+
+
+def check_plan(directory: Path, found: Results, wanted: Results) -> None:
+    """Raises OtherPlanError if what was found there belongs to another plan; what it does not tell is not compared."""
+    wanted = json.loads(json.dumps(wanted))
+    for name, value in wanted.items():
+        if name in found and found[name] != value:
+            raise OtherPlanError(
+                f"{directory}: {name} is {found[name]!r} there, asked for is {value!r}; choose another --out"
+            )
 
 
 class Trial:
@@ -81,30 +117,22 @@ class Trial:
         log: Callable[[str], None] = print,
         save_every: float = SAVE_EVERY,
     ) -> None:
-        """Raises ParameterError for settings that do not fit, CheckpointError if no checkpoint is usable."""
+        """Raises ParameterError for settings that do not fit, CheckpointError if no checkpoint is usable,
+        OtherPlanError if the directory's checkpoint is of other settings."""
         self.cell, self.directory, self.stop, self.log = cell, directory, stop, log
         self.save_every = save_every
         self.task: BenchTask = TASKS[cell.task]
         self.method = METHODS[cell.method]
         self.env = self.task.make_env()
         restored = load_latest(directory / "checkpoints")
+        if restored:
+            check_plan(directory, restored.extra.get("plan", {}), cell.plan())
         self.agent = restored.agent if restored else new_agent(make_task(self.task.id), cell.all_settings())
         self.replay = new_replay(self.agent)
-        self.state: Results = (
-            dict(restored.extra["trial"])
-            if restored
-            else {
-                "done": [],
-                "stages": {},
-                "curve": [],
-                "episodes": 0,
-                "rounds": 0,
-                "seconds": {},
-                "metrics": [],
-            }
-        )
+        self.state: Results = new_state() | (restored.extra["trial"] if restored else {})
         self.fresh = restored is None
         self._scalars: Scalars = {}
+        self._clock = time.monotonic()
 
     def run(self) -> Results:
         """All stages that are left; returns the result and writes it.
@@ -121,10 +149,11 @@ class Trial:
         }
         for stage in STAGES:
             if stage not in self.state["done"]:
-                start = time.monotonic()
+                self._clock = time.monotonic()
                 report = steps[stage]()
                 self._check_stop()
-                self._finish(stage, report, time.monotonic() - start)
+                self._count(stage)
+                self._finish(stage, report)
         result = self._result()
         write_atomically(self.directory / "result.json", json.dumps(result, indent=1).encode())
         return result
@@ -146,21 +175,24 @@ class Trial:
                 source="policy",
                 episode_id=f"online{index}",
             )
+        self._count("demonstrations")
 
     def _online(self) -> str:
         """Alternates an episode and the updates that are due; the policy is renewed between two episodes."""
         learning = stages.OnlineLearning(self.agent, self.replay)
         learning.rounds = self.state["rounds"]
-        minutes = self.cell.robot_minutes if self.cell.robot_minutes is not None else self.task.robot_minutes
+        minutes = self.cell.plan()["planned_minutes"]
         steps = minutes * 60.0 * self.env.task.control_hz if self.method.online else 0.0
         saved = time.monotonic()
         while self.replay.online_steps < steps:
             self._check_stop()
             self._record(self._episode())
+            self._count("episodes")
             while learning.due() > 0:
                 self._scalars |= learning.update()
                 if self.stop():  # This round of updates begins anew, from the last checkpoint.
                     raise InterruptedTrialError
+            self._count("online")
             self.state["rounds"] = learning.rounds
             self._extend_curve()
             if time.monotonic() - saved > self.save_every:
@@ -194,10 +226,9 @@ class Trial:
         self.state["curve"].append([minutes, means])
         self.log(f"online {minutes:.1f} min: {_numbers(means)}; {_numbers(self._scalars)}")
 
-    def _finish(self, stage: str, report: Any, seconds: float) -> None:
+    def _finish(self, stage: str, report: Any) -> None:
         """Evaluate, note, save."""
-        last = stage == "online"
-        count = self.cell.evaluation_episodes if last else max(1, self.cell.evaluation_episodes // 2)
+        count = self.cell.evaluation_episodes
         policy = acting(self.agent, 1 if stage == "imitation" else None)
         found = []
         for k in range(count):
@@ -205,14 +236,22 @@ class Trial:
             episode = roll_out(self.env, policy, seed=EVALUATION_SEED + k, noise_seed=self.cell.seed)
             found.append({name: episode.info[name] for name in self.task.metrics})
         self.state["stages"][stage] = found
-        self.state["seconds"][stage] = self.state["seconds"].get(stage, 0.0) + seconds
+        self.state["updates"][stage] = self.agent.gradient_step - sum(self.state["updates"].values())
         self.state["done"].append(stage)
+        self._count("evaluation")
         means = {name: float(np.mean([f[name] for f in found])) for name in self.task.metrics}
-        self.log(f"{stage} ({seconds:.0f} s, {report}): {_numbers(means)}")
+        self.log(f"{stage} ({self.state['seconds'][stage]:.0f} s, {report}): {_numbers(means)}")
         self._save()
 
+    def _count(self, part: str) -> None:
+        """Wall time since the last call goes to this part; what an interruption loses is not counted."""
+        now = time.monotonic()
+        self.state["seconds"][part] = self.state["seconds"].get(part, 0.0) + now - self._clock
+        self._clock = now
+
     def _save(self) -> None:
-        save_checkpoint(self.directory / "checkpoints", self.agent, {"trial": self.state}, keep=1)
+        extra = {"trial": self.state, "plan": self.cell.plan()}
+        save_checkpoint(self.directory / "checkpoints", self.agent, extra, keep=1)
 
     def _progress(self, done: int, total: int, scalars: Scalars) -> None:
         self._scalars |= scalars
@@ -226,20 +265,22 @@ class Trial:
 
     def _result(self) -> Results:
         weights = encode_weights(self.agent.acting_policy(), WeightsInfo())
-        return {
-            "task": self.cell.task,
-            "method": self.cell.method,
-            "seed": self.cell.seed,
-            "settings": self.cell.all_settings(),
+        seconds, updates = self.state["seconds"], self.state["updates"]
+        return self.cell.plan() | {
             "robot_minutes": self.replay.online_steps / self.env.task.control_hz / 60.0,
             "teacher": self.state["teacher"],
             "stages": self.state["stages"],
             "curve": self.state["curve"],
-            "updates": self.agent.gradient_step,
+            "updates": updates,
             "skipped": self.agent.skipped,
-            "seconds": self.state["seconds"],
+            "seconds": seconds,
+            "updates_per_second": {
+                s: updates[s] / seconds[s] for s in STAGES if updates[s] and seconds.get(s)
+            },
             "weights_sha256": sha256(weights),
-            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+            "software": software(),
+            "machine": machine(),
+            "date": time.strftime("%Y-%m-%d"),
         }
 
 

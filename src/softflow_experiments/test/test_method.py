@@ -1,0 +1,153 @@
+"""`./softflow bench method`: errors, cells in processes, the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softflow_experiments import report
+from softflow_experiments.matrix import CellBusyError, Matrix, alone_in, finished, run
+from softflow_experiments.method import main
+from softflow_experiments.tasks import TASKS
+from softflow_experiments.trial import STAGES, Cell, OtherPlanError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--methods", "sofflow"], ["--methods", "sofflow", "per_step"]),
+        (["--tasks", "cub"], ["--tasks", "'cub'", "tool"]),
+        (["--seeds", "-1"], ["--seeds", "'-1'", "[0, 80]"]),
+        (["--seeds", "one"], ["--seeds", "'one'", "whole number"]),
+        (["--workers", "0"], ["--workers", "'0'", "[1, 256]"]),
+        (["--minutes", "nan"], ["--minutes", "'nan'", "[0, 10000]"]),
+        (["--episodes", "0"], ["--episodes", "'0'", "[1, 10000]"]),
+        (["--cell", "cube/foo/0"], ["--cell", "method 'foo'", "softflow"]),
+        (["--cell", "cube"], ["--cell", "'cube'", "method ''"]),
+        (["--cell", "cube/bc/x"], ["--cell", "'x'", "whole number"]),
+        (["--colour"], ["--colour"]),
+    ],
+)
+def test_bad_arguments_get_one_line_and_code_2(
+    arguments: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    text = capsys.readouterr().err
+    assert ended.value.code == 2 and text.count("\n") == 1
+    assert all(part in text for part in said), text
+
+
+def test_two_processes_do_not_work_on_one_cell(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(CellBusyError, match="another process"), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):  # The lock is gone with the one who had it.
+        pass
+
+
+def test_a_cell_that_fails_is_named_and_does_not_end_the_others(tmp_path: Path) -> None:
+    matrix, said = Matrix(["cube"], ["bc"], [0, 1], tmp_path), []
+    with alone_in(tmp_path / "cube/bc/0"), alone_in(tmp_path / "cube/bc/1"):
+        failed = run(matrix, workers=1, stop=lambda: False, say=said.append)
+    assert failed == matrix.cells() == matrix.unfinished()
+    assert said[0] == "2 cells, 0 of them finished before"
+    assert all(f"failed, see {tmp_path / 'cube/bc' / str(k) / 'log.txt'}" in said[1 + k] for k in (0, 1))
+    assert "another process works there" in (tmp_path / "cube/bc/1/log.txt").read_text()
+
+
+def test_repeated_names_are_one_cell_and_seeds_come_one_after_the_other(tmp_path: Path) -> None:
+    cells = Matrix(["cube"], ["softflow", "bc", "softflow"], [1, 0, 1], tmp_path).cells()
+    assert [(c.method, c.seed) for c in cells] == [("softflow", 1), ("bc", 1), ("softflow", 0), ("bc", 0)]
+
+
+# -- The report, from results made up here: `value` at the end of the online stage
+
+
+def result(method: str, seed: int, value: float) -> dict[str, Any]:
+    episodes = [{"rotations_per_minute": value + 0.02 * k, "dropped": 0.25} for k in range(4)]
+    curve = [[2.5, {"rotations_per_minute": value, "dropped": 0.0}]]
+    return Cell("cube", method, seed).plan() | {
+        "robot_minutes": 30.0,
+        "teacher": {"rotations_per_minute": 3.0, "dropped": 0.0},
+        "stages": dict.fromkeys(STAGES, episodes),
+        "curve": curve,
+        "skipped": 1,
+        "machine": "2 x processor",
+        "software": {"sources": "abc", "torch": "2"},
+        "date": "2026-01-02",
+    }
+
+
+def write(out: Path, content: dict[str, Any]) -> Path:
+    path = out / content["task"] / content["method"] / str(content["seed"]) / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for seed in (0, 1, 10):
+        write(tmp_path, result("softflow", seed, 10.0))
+        write(tmp_path, result("bc", seed, 1.0))
+        write(tmp_path, result("gaussian", seed, 5.0 + seed))
+    return tmp_path
+
+
+def test_report_goes_between_the_markers(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = results / "benchmarks.md"
+    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    arguments = [
+        "--report",
+        "--out",
+        str(results),
+        "--document",
+        str(document),
+        "--images",
+        str(results / "images"),
+    ]
+    assert main(arguments) == 0
+    text = document.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| softflow |"))
+    assert "| 0, 1, 10 |" in row and "10.03 [" in row and "(n = 12)" in row and "0.25 [0.25, 0.25]" in row
+    assert "below: bc" in text and "overlapping: gaussian" in text
+    for part in ("2 x processor", "2026-01-02", "--seeds 0 1 10", "torch 2", "9 skipped updates"):
+        assert part in text
+    assert (results / "images" / "method_cube.png").stat().st_size > 1000
+    again = document.read_bytes()
+    assert main(arguments) == 0 and document.read_bytes() == again
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("text", ["", report.BEGIN, f"{report.END}{report.BEGIN}"])
+def test_a_document_without_markers_is_named(
+    results: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = results / "other.md"
+    document.write_text(text)
+    assert main(["--report", "--out", str(results), "--document", str(document)]) == 2
+    assert "other.md" in capsys.readouterr().err and document.read_text() == text
+
+
+def test_a_damaged_result_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (results / "cube/bc/0/result.json").write_text('{"method": ')
+    assert main(["--report", "--out", str(results)]) == 2
+    assert "cube/bc/0/result.json: damaged" in capsys.readouterr().err
+
+
+def test_a_result_of_another_plan_is_not_taken_for_this_one(results: Path) -> None:
+    assert finished(results, Cell("cube", "bc", 0)) and not finished(results, Cell("cube", "bc", 2))
+    with pytest.raises(OtherPlanError, match=r"planned_minutes is 30\.0 there, asked for is 6\.0"):
+        Matrix(["cube"], ["bc"], [0], results, robot_minutes=6.0).unfinished()
+
+
+def test_every_task_has_the_metrics_that_it_reports() -> None:
+    for task in TASKS.values():
+        env = task.make_env()
+        _, info = env.reset(seed=0)
+        assert set(task.metrics) <= set(info), task.name
+        env.close()
