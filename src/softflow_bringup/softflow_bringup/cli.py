@@ -17,10 +17,10 @@ COMMANDS = {
     "record": ("softflow_bringup.record", "record demonstrations into bags"),
     "train": (
         "softflow_bringup.train",
-        "train a policy: imitation, warmup, offline from bags, online beside the robot",
+        "train a policy: imitation, warmup, offline from bags, online beside the robot; teacher, distill",
     ),
     "eval": ("softflow_bringup.evaluate", "measure a policy"),
-    "bench": ("softflow_bringup.bench", "measure rates, latencies and losses of the running system"),
+    "bench": ("softflow_bringup.bench", "measure: latency of the running system, methods, learner"),
     "bags": ("softflow_recorder.cli", "list, show, check and export bags"),
 }
 EXIT_USAGE = 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,11 +108,11 @@ class TeacherFile:
     """JSON of whoever trained it: seed, steps, settings, history."""
 
     @property
-    def path_names(self) -> Mapping[str, tuple[int, ...]]:
+    def shapes_to_act(self) -> Mapping[str, tuple[int, ...]]:
         """Names and shapes of the tensors that an acting teacher needs."""
-        shapes: dict[str, tuple[int, ...]] = {name: (INPUTS,) for name in (_MEAN, _STD)}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys((_MEAN, _STD), (INPUTS,))
         sizes = (INPUTS, *self.widths)
-        for index, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
             shapes[f"policy/mlp_extractor.policy_net.{2 * index}.weight"] = (outputs, inputs)
             shapes[f"policy/mlp_extractor.policy_net.{2 * index}.bias"] = (outputs,)
         shapes["policy/action_net.weight"] = (TASK.action_dim, sizes[-1])
@@ -120,10 +121,10 @@ class TeacherFile:
 
     def teacher(self) -> Teacher:
         """To act with."""
-        names = [name for name in self.path_names if name not in (_MEAN, _STD)]
+        names = [name for name in self.shapes_to_act if name not in (_MEAN, _STD)]
         flat = [self.tensors[name] for name in names]
         layers = tuple(zip(flat[0::2], flat[1::2], strict=True))
-        steps = int(self.about.get("steps", 0))
+        steps = int(self.about["steps"])
         return Teacher(self.tensors[_MEAN], self.tensors[_STD], layers, steps)
 
 
@@ -133,9 +134,13 @@ _MEAN, _STD = "policy/features_extractor.normalizer.mean", "policy/features_extr
 def save_teacher(
     directory: Path, tensors: Mapping[str, NDArray[Any]], widths: Sequence[int], about: Mapping[str, Any]
 ) -> Path:
-    """Write DIR/teacher.safetensors atomically; returns its path. Raises OSError."""
+    """Write DIR/teacher.safetensors atomically; returns its path.
+
+    Raises OSError, and TeacherError for numbers that are not finite: the good file of before stays.
+    """
+    check_finite(directory / FILE, tensors)
     description = {"format": FORMAT, "parameters": PARAMETERS, "widths": list(widths), "about": dict(about)}
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.array(array, order="C") for name, array in tensors.items()}
     path = directory / FILE
     write_atomically(path, save(arrays, {"softflow": json.dumps(description, sort_keys=True)}))
     return path
@@ -157,16 +162,21 @@ def load_teacher_file(directory: Path) -> TeacherFile:
         raise TeacherError(f"{path}: not a usable safetensors file: {error}") from error
     widths, about = _description(path, description)
     found = TeacherFile(tensors, widths, about)
-    for name, shape in found.path_names.items():
+    for name, shape in found.shapes_to_act.items():
         got = tensors[name].shape if name in tensors else None
         if got != shape:
             raise TeacherError(f"{path}: tensor {name!r} has shape {got}, must have {shape}")
-    for name, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise TeacherError(f"{path}: tensor {name!r} has numbers that are not finite")
+    check_finite(path, tensors)
     if not (tensors[_STD] > 0).all():
         raise TeacherError(f"{path}: tensor {_STD!r} has minimum {tensors[_STD].min()}, must be > 0")
     return found
+
+
+def check_finite(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Raises TeacherError that names the tensor."""
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise TeacherError(f"{path}: tensor {name!r} has numbers that are not finite")
 
 
 def load_teacher(directory: Path) -> Teacher:
@@ -183,12 +193,20 @@ def _description(path: Path, description: Any) -> tuple[tuple[int, ...], dict[st
             f"{path}: parameters is {description.get('parameters')!r}, must be {PARAMETERS!r}: "
             "made for another observation or other dynamics"
         )
-    widths, about = description.get("widths"), description.get("about")
-    good = isinstance(widths, list) and 0 < len(widths) <= MAX_LAYERS
-    if not good or any(type(w) is not int or not 0 < w <= MAX_WIDTH for w in widths):
+    return _widths(path, description.get("widths")), _about(path, description.get("about"))
+
+
+def _widths(path: Path, found: Any) -> tuple[int, ...]:
+    sizes = found if isinstance(found, list) and 0 < len(found) <= MAX_LAYERS else [None]
+    if any(type(size) is not int or not 0 < size <= MAX_WIDTH for size in sizes):
         raise TeacherError(
-            f"{path}: widths is {widths!r}, must be 1 to {MAX_LAYERS} integers in [1, {MAX_WIDTH}]"
+            f"{path}: widths is {found!r}, must be 1 to {MAX_LAYERS} integers in [1, {MAX_WIDTH}]"
         )
-    if not isinstance(about, dict):
-        raise TeacherError(f"{path}: about is {about!r}, must be an object")
-    return tuple(widths), about
+    return tuple(sizes)
+
+
+def _about(path: Path, found: Any) -> dict[str, Any]:
+    steps = found.get("steps") if isinstance(found, dict) else None
+    if type(steps) is not int or steps < 0:
+        raise TeacherError(f"{path}: about.steps is {steps!r}, must be an integer >= 0")
+    return dict(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,8 @@ from safetensors.numpy import load_file, save
 
 from softflow_experiments.privileged import (
     FILE,
-    INPUTS,
     PARAMETERS,
     PrivilegedCubeEnv,
-    Teacher,
     TeacherError,
     load_teacher,
     load_teacher_file,
@@ -24,30 +23,8 @@ from softflow_experiments.privileged import (
 )
 from softflow_sim.dynamics import SHIFTED, TRAINING, Dynamics
 
-WIDTHS = (16, 16)
-
-
-def tensors(seed: int = 0) -> dict[str, np.ndarray]:
-    """Of a small teacher with random weights."""
-    rng = np.random.default_rng(seed)
-    shapes = {
-        "mlp_extractor.policy_net.0.weight": (16, INPUTS),
-        "mlp_extractor.policy_net.0.bias": (16,),
-        "mlp_extractor.policy_net.2.weight": (16, 16),
-        "mlp_extractor.policy_net.2.bias": (16,),
-        "action_net.weight": (8, 16),
-        "action_net.bias": (8,),
-    }
-    out = {f"policy/{n}": (0.3 * rng.standard_normal(s)).astype(np.float32) for n, s in shapes.items()}
-    out["policy/features_extractor.normalizer.mean"] = np.zeros(INPUTS, np.float32)
-    out["policy/features_extractor.normalizer.std"] = np.ones(INPUTS, np.float32)
-    return out
-
-
-def toy_teacher(directory: Path, seed: int = 0) -> Teacher:
-    """Saved and loaded."""
-    save_teacher(directory, tensors(seed), WIDTHS, {"steps": 7})
-    return load_teacher(directory)
+sys.path.insert(0, str(Path(__file__).parent))
+from teacher_toy import tensors, toy_teacher
 
 
 def test_a_teacher_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -68,7 +45,12 @@ def broken(directory: Path, kind: str) -> None:
     """Damage the file of `toy_teacher`."""
     path = directory / FILE
     found = load_file(path)
-    about = {"format": "softflow-teacher/1", "parameters": PARAMETERS, "widths": [16, 16], "about": {}}
+    about = {
+        "format": "softflow-teacher/1",
+        "parameters": PARAMETERS,
+        "widths": [16, 16],
+        "about": {"steps": 1},
+    }
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
         return
@@ -81,6 +63,8 @@ def broken(directory: Path, kind: str) -> None:
         about["parameters"] = "0" * 64
     if kind == "widths":
         about["widths"] = [16, 10**9]
+    if kind == "steps":
+        about["about"] = {"steps": "many"}
     if kind == "shape":
         found["policy/action_net.bias"] = np.zeros(9, np.float32)
     if kind == "not finite":
@@ -98,6 +82,7 @@ def broken(directory: Path, kind: str) -> None:
         ("foreign", "format is 'softflow-policy/1', must be 'softflow-teacher/1'"),
         ("other dynamics", "parameters is '0000.*made for another observation"),
         ("widths", r"widths is \[16, 1000000000\], must be"),
+        ("steps", "about.steps is 'many', must be an integer >= 0"),
         ("shape", r"'policy/action_net.bias' has shape \(9,\), must have \(8,\)"),
         ("not finite", "'policy/action_net.bias' has numbers that are not finite"),
         ("std", "minimum 0.0, must be > 0"),
@@ -108,6 +93,14 @@ def test_a_file_that_is_not_a_teacher_is_refused(tmp_path: Path, kind: str, text
     broken(tmp_path, kind)
     with pytest.raises(TeacherError, match=f"{FILE}.*{text}"):
         load_teacher(tmp_path)
+
+
+def test_a_training_that_diverged_leaves_the_good_file(tmp_path: Path) -> None:
+    teacher = toy_teacher(tmp_path)
+    bad = tensors() | {"policy/action_net.bias": np.full(8, np.inf, np.float32)}
+    with pytest.raises(TeacherError, match="not finite"):
+        save_teacher(tmp_path, bad, (16, 16), {"steps": 8})
+    assert load_teacher(tmp_path).steps == teacher.steps == 7
 
 
 def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
@@ -135,8 +128,8 @@ def test_ppo_learns_saves_and_goes_on(tmp_path: Path) -> None:
         rollout_steps=16,
         batch_size=16,
         epochs=1,
+        evaluation_episodes=1,
     )
-    ppo.EVALUATION_EPISODES = 1
     training = ppo.TeacherTraining(tmp_path, config, log=lambda text: None)
     before = training.teacher()
     after = training.run(steps=64, save_every=32, stop=lambda: False)
@@ -149,9 +142,9 @@ def test_ppo_learns_saves_and_goes_on(tmp_path: Path) -> None:
     assert again.model.num_timesteps == 64 and again.history == training.history
     for name, tensor in training.model.policy.state_dict().items():
         torch.testing.assert_close(again.model.policy.state_dict()[name], tensor, rtol=0, atol=0)
-    moments = (t.model.policy.optimizer.state_dict()["state"] for t in (training, again))
-    for one, two in zip(*(m.values() for m in moments), strict=True):
-        assert all(torch.equal(one[name], two[name]) for name in one)
+    moments, found = (t.model.policy.optimizer.state_dict()["state"] for t in (training, again))
+    assert moments.keys() == found.keys()
+    assert all(torch.equal(moments[i][name], found[i][name]) for i in moments for name in moments[i])
     assert again.run(steps=96, save_every=32, stop=lambda: False).steps == 96
     assert load_teacher_file(tmp_path).about["steps"] == 96
 
@@ -159,5 +152,7 @@ def test_ppo_learns_saves_and_goes_on(tmp_path: Path) -> None:
 def test_another_width_than_the_file_s_is_refused(tmp_path: Path) -> None:
     ppo = pytest.importorskip("softflow_experiments.teacher_ppo")
     toy_teacher(tmp_path)
-    with pytest.raises(TeacherError, match=r"'policy/log_std' has shape None"):
-        ppo.TeacherTraining(tmp_path, ppo.TeacherConfig(environments=1, width=16), log=lambda text: None)
+    with pytest.raises(TeacherError, match="'policy/log_std' has shape None"):
+        ppo.TeacherTraining(
+            tmp_path, ppo.TeacherConfig(environments=1, width=16, batch_size=256), log=lambda text: None
+        )
