@@ -13,9 +13,9 @@ import numpy as np
 from softflow_experiments.methods import METHODS
 from softflow_experiments.statistics import Estimate, bootstrap_nested
 from softflow_experiments.tasks import TASKS, BenchTask
+from softflow_experiments.trial import STAGES
 from softflow_node.files import write_atomically
 
-STAGES = ("imitation", "warmup", "offline", "online")
 BEGIN, END = "<!-- method:begin -->", "<!-- method:end -->"
 Results = dict[str, list[dict[str, Any]]]
 """Method -> one result for each seed."""
@@ -61,10 +61,10 @@ def table(task: BenchTask, results: Results) -> list[str]:
     lines = [
         f"**{task.name}**, {heading}; teacher {first['teacher'][task.metric]:.2f} (seed {first['seed']}).",
         "",
-        "| method | seeds | imitation | warm-up | offline | online | robot min | "
+        "| method | seeds | imitation | warm-up | offline | online, half | online, end | robot min | "
         + " | ".join(others)
         + " |",
-        "|---" * (7 + len(others)) + "|",
+        "|---" * (8 + len(others)) + "|",
     ]
     for name, found in results.items():
         cells = [str(estimate(found, stage, task.metric)) for stage in STAGES]
@@ -81,18 +81,21 @@ def estimate(found: Sequence[dict[str, Any]], stage: str, metric: str) -> Estima
 
 
 def compared(task: BenchTask, results: Results) -> list[str]:
-    """Which methods' intervals after the last stage lie apart from the full method's."""
-    if "softflow" not in results:
-        return []
-    full = estimate(results["softflow"], "online", task.metric)
-    apart: dict[str, list[str]] = {"below": [], "above": [], "overlapping": []}
-    for name, found in results.items():
-        other = estimate(found, "online", task.metric)
-        if name != "softflow":
-            where = "below" if other.high < full.low else "above" if other.low > full.high else "overlapping"
-            apart[where].append(name)
-    said = [f"{where}: {', '.join(names)}" for where, names in apart.items() if names]
-    return ["Intervals beside that of `softflow`: " + "; ".join(said) + "."] if said else []
+    """Which methods' intervals lie apart from the full method's, half-way and at the end."""
+    lines = []
+    for stage, when in (("half", "half-way through online RL"), ("online", "at the end")):
+        apart: dict[str, list[str]] = {"below": [], "above": [], "overlapping": []}
+        for name, found in results.items():
+            if name != "softflow" and "softflow" in results:
+                full = estimate(results["softflow"], stage, task.metric)
+                other = estimate(found, stage, task.metric)
+                where = (
+                    "below" if other.high < full.low else "above" if other.low > full.high else "overlapping"
+                )
+                apart[where].append(name)
+        said = [f"{where}: {', '.join(names)}" for where, names in apart.items() if names]
+        lines += [f"Intervals beside that of `softflow` {when}: " + "; ".join(said) + "."] if said else []
+    return lines
 
 
 def provenance(results: Results) -> str:

@@ -33,7 +33,8 @@ from softflow_tasks import make_task
 
 Results = dict[str, Any]
 """JSON."""
-STAGES = ("imitation", "warmup", "offline", "online")
+STAGES = ("imitation", "warmup", "offline", "half", "online")
+"""`half` is online RL up to half of the robot minutes: who learns faster shows there, who learns further at the end."""
 EVALUATION_SEED = 900_000_000
 """Start states of evaluations; training's are below."""
 MAX_SEED = 80
@@ -145,7 +146,8 @@ class Trial:
             "imitation": lambda: stages.run_imitation(self.agent, self.replay, self._progress, self.stop),
             "warmup": lambda: stages.run_warmup(self.agent, self.replay, self._progress, self.stop),
             "offline": lambda: stages.run_offline(self.agent, self.replay, self._progress, self.stop),
-            "online": self._online,
+            "half": lambda: self._online(0.5),
+            "online": lambda: self._online(1.0),
         }
         for stage in STAGES:
             if stage not in self.state["done"]:
@@ -177,12 +179,15 @@ class Trial:
             )
         self._count("demonstrations")
 
-    def _online(self) -> str:
-        """Alternates an episode and the updates that are due; the policy is renewed between two episodes."""
+    def _online(self, share: float) -> str:
+        """Up to this share of the robot minutes: an episode, the updates that are due, an episode.
+
+        The policy is renewed between two episodes.
+        """
         learning = stages.OnlineLearning(self.agent, self.replay)
         learning.rounds = self.state["rounds"]
         minutes = self.cell.plan()["planned_minutes"]
-        steps = minutes * 60.0 * self.env.task.control_hz if self.method.online else 0.0
+        steps = share * minutes * 60.0 * self.env.task.control_hz if self.method.online else 0.0
         saved = time.monotonic()
         while self.replay.online_steps < steps:
             self._check_stop()
@@ -192,7 +197,7 @@ class Trial:
                 self._scalars |= learning.update()
                 if self.stop():  # This round of updates begins anew, from the last checkpoint.
                     raise InterruptedTrialError
-            self._count("online")
+            self._count("half" if share < 1.0 else "online")
             self.state["rounds"] = learning.rounds
             self._extend_curve()
             if time.monotonic() - saved > self.save_every:
