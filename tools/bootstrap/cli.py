@@ -33,8 +33,8 @@ ELSEWHERE = {
 }
 
 
-ON_DEMAND = {("bench", "ogbench"): ("ogbench", "OGBench")}
-"""Start of a command line -> the group of packages that it alone needs, its title."""
+ON_DEMAND = {("bench", "ogbench"): ("ogbench", "OGBench"), ("test",): ("ogbench", "OGBench")}
+"""Start of a command line -> a group of packages that not every command needs, its title."""
 
 
 def steps(torch: Torch, command: tuple[str, ...] = ()) -> list[Step]:

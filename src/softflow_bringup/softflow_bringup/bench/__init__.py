@@ -13,8 +13,9 @@ BENCHMARKS = {
     "latency": "softflow_bringup.bench.latency",
     "learner": "softflow_experiments.learner_speed",
     "method": "softflow_experiments.method",
+    "ogbench": "softflow_experiments.ogbench.command",
 }
-WITHOUT_ROS = {"learner", "method"}
+WITHOUT_ROS = {"learner", "method", "ogbench"}
 
 
 def main(argv: Sequence[str]) -> int:
