@@ -57,8 +57,8 @@ TASKS = {
             teacher_noise=0.02,
             robot_minutes=30.0,
             metrics={"rotations_per_minute": "rotations/min", "dropped": "drops"},
-            # A later exploration of what the data lack than the defaults allow, and twice the updates per chunk.
-            settings={"update_to_data": 2.5, "beta_final": 0.25},
+            # Chosen on seed 10, which is no seed of the comparison.
+            settings={"update_to_data": 2.5, "beta_final": 0.25, "target_tau": 0.005, "best_of": 8},
         ),
         BenchTask(
             name="tool",
