@@ -106,9 +106,15 @@ class Agent:
         return losses.td_loss(self.policy.critic(states, chunks), target)
 
     def next_values(self, states: Tensor) -> Tensor:
-        """agg_j Qbar_j(s, x') with x' ~ pi, clipped; normalised states (B, S) -> (B,). (C): less a penalty."""
+        """agg_j Qbar_j(s, x') with x' ~ pi, clipped; normalised states (B, S) -> (B,). (C): less a penalty.
+
+        With `target_best_of` the largest of as many samples.
+        """
+        best_of = self.config.target_best_of
+        states = states.repeat_interleave(best_of, dim=0) if best_of > 1 else states
         chunks, log_prob, values = self._run(self._target_sample, states, self._noise(len(states)))
         values = losses.aggregate(self._subset(values), self.config.aggregate)
+        values = values.view(-1, best_of).amax(1) if best_of > 1 else values
         if self.config.regulariser != "target" or self.reference is None:
             return values  # In the warm-up pi is pi0: no penalty.
         kl = losses.kl_per_dim(log_prob, self.reference.log_prob(chunks, states), self.spec.chunk_dim)

@@ -52,6 +52,9 @@ class Config(Validated):
     aggregate: str = bounded("min", choices=("min", "mean"))
     # So many critics, drawn anew for each target, are aggregated (REDQ, arXiv 2101.05982); 0 = all.
     aggregate_subset: int = bounded(0, low=0, high=16, unit="critics")
+    # x' of a target: one sample of the policy, or the best of so many by the target critics, as the robot acts
+    # (Q-chunking, arXiv 2507.07969); costs so many times the sampling.
+    target_best_of: int = bounded(1, low=1, high=64, unit="chunks")
     # The target network follows in 1 / tau updates.
     target_tau: float = bounded(0.01, low=1e-5, high=1.0, unit="1/update")
     warmup_min_updates: int = bounded(500, low=0, high=10**8, unit="updates")
@@ -131,6 +134,11 @@ def check_fit(config: Config, spec: PolicySpec) -> None:
         raise ParameterError(
             f"Config: parameter 'aggregate_subset' is {config.aggregate_subset}, must be at most "
             f"critic_members = {spec.critic_members}"
+        )
+    if config.regulariser == "target" and config.target_best_of != 1:
+        raise ParameterError(
+            f"Config: parameter 'target_best_of' is {config.target_best_of}, must be 1 with regulariser 'target': "
+            "its penalty is for a sample of the policy"
         )
     if config.regulariser in NEEDS_LIKELIHOOD and spec.policy == "flow_matching":
         raise ParameterError(

@@ -79,6 +79,22 @@ def test_a_per_step_critic_learns_by_the_same_updates() -> None:
     assert all(np.isfinite(v) for v in scalars.values())
 
 
+def test_a_target_can_take_the_best_of_several_samples() -> None:
+    agent = toy.agent(target_best_of=4)
+    states = agent.policy.normalizer(batch().states)
+    with torch.no_grad():
+        agent.torch_rng.manual_seed(0)
+        best = agent.next_values(states)
+        agent.torch_rng.manual_seed(0)
+        noise = agent._noise(4 * len(states))
+        for k in range(len(states)):
+            chunks, _ = agent.actor.sample(states[k : k + 1], noise[4 * k : 4 * k + 4])
+            values = agent.target_critic(states[k : k + 1].expand(4, -1), chunks.clamp(-1.0, 1.0)).amin(0)
+            assert float(best[k]) == pytest.approx(float(values.max()), abs=1e-5)
+    with pytest.raises(ParameterError, match="'target_best_of' is 4, must be 1 with regulariser 'target'"):
+        toy.agent(target_best_of=4, regulariser="target")
+
+
 def test_the_target_follows_by_tau() -> None:
     agent = toy.agent(target_tau=0.25)
     before = snapshot(agent.target_critic)
