@@ -18,6 +18,7 @@ class Chunk:
     chunk_id: int
     obs_id: int
     obs_step: int
+    source: str
     policy_version: int
     policy_sha256: str
     log_prob: float

@@ -25,6 +25,7 @@ def chunk(chunk_id: int = 1, steps: int = 5, **values: Any) -> Chunk:
         chunk_id=chunk_id,
         obs_id=chunk_id,
         obs_step=0,
+        source="policy",
         policy_version=0,
         policy_sha256="",
         log_prob=-1.5,

@@ -37,6 +37,7 @@ def load_bags(
                 source=episode.source,
                 episode_id=episode.episode_id,
                 final=True,
+                interventions=episode.interventions,
             )
             added += 1
         except ValueError as error:

@@ -29,7 +29,7 @@ def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:
     if segment.layout_hash != layout_hash:
         raise ValueError(f"layout_hash is {segment.layout_hash!r}, this learner's task has {layout_hash!r}")
     n, s, a = segment.steps, segment.state_dim, segment.action_dim
-    for name, wanted in (("states", (n + 1) * s), ("actions", n * a), ("rewards", n)):
+    for name, wanted in (("states", (n + 1) * s), ("actions", n * a), ("rewards", n), ("interventions", n)):
         if len(getattr(segment, name)) != wanted:
             raise ValueError(f"{name} has {len(getattr(segment, name))} values, must have {wanted}")
     return replay.add_episode_segment(
@@ -42,6 +42,7 @@ def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:
         episode_id=segment.episode_id,
         final=segment.final,
         start_step=segment.start_step,
+        interventions=np.array(segment.interventions, dtype=np.bool_),
     )
 
 

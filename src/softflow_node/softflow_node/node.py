@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
@@ -26,6 +27,8 @@ P = TypeVar("P")
 
 SETTLE_LIMIT = 8.0
 """[s] that a node may take to settle after a stop was requested; well below the supervisor's patience."""
+ACKNOWLEDGE_LIMIT = 2.0
+"""[s] that a node waits at its end until its readers have what it published; a dead one never says so."""
 # Parameters that rclpy itself declares.
 _ROS_PARAMETERS = {"use_sim_time", "start_type_description_service"}
 _ROS_PREFIXES = ("qos_overrides.",)
@@ -145,8 +148,16 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
         pass
     finally:
         node.close()
+        _wait_for_readers(node)
         executor.remove_node(node)
         node.destroy_node()
         executor.shutdown()
         rclpy.try_shutdown()
     return node.exit_code
+
+
+def _wait_for_readers(node: SoftflowNode[Any]) -> None:
+    """A writer takes what a reader has not fetched yet, such as the end of an episode, with it when it goes."""
+    until = time.monotonic() + ACKNOWLEDGE_LIMIT
+    for publisher in node.publishers:
+        publisher.wait_for_all_acked(Duration(seconds=max(0.0, until - time.monotonic())))

@@ -13,6 +13,8 @@ Float32Array = NDArray[np.float32]
 
 START, TERMINATED, TRUNCATED, DISCARDED = range(4)
 """EpisodeEvent.kind"""
+TELEOP = "teleop"
+"""Source of chunks that a human made."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class EpisodeData:
     cause: str
     success: bool
     metrics: dict[str, float]
+    interventions: NDArray[np.bool_]
+    """(n,), a human applied the action"""
+    images: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
+    """camera -> n+1 compressed images, one a state"""
 
     @property
     def steps(self) -> int:
@@ -60,6 +66,7 @@ class EpisodeAssembler:
     applied: dict[int, Float32Array] = field(default_factory=dict)
     rewards: dict[int, tuple[int, float]] = field(default_factory=dict)
     versions: dict[int, int] = field(default_factory=dict)
+    by_human: set[int] = field(default_factory=set)
     start: Any = None
     end: Any = None
     source: str = ""
@@ -78,6 +85,8 @@ class EpisodeAssembler:
         elif topic == "chunk_result":
             for i in range(message.executed_steps):
                 self.versions[message.start_step + i] = message.policy_version
+                if message.source == TELEOP:
+                    self.by_human.add(message.start_step + i)
         elif topic == "action_chunk":
             self.source = self.source or message.source
         elif topic == "episode_event":
@@ -152,6 +161,7 @@ class EpisodeAssembler:
             cause=self.end.cause,
             success=bool(self.end.success),
             metrics=dict(zip(self.end.metric_names, map(float, self.end.metric_values), strict=True)),
+            interventions=np.array([i in self.by_human for i in range(n)], dtype=np.bool_),
         )
         if not np.isfinite(data.rewards).all():
             raise EpisodeError(f"episode {self.episode_id}: a reward is not finite")

@@ -30,9 +30,13 @@ def to_segment(robot: str, episode: EpisodeData) -> EpisodeSegment:
         actions=floats32(episode.actions),
         rewards=floats32(episode.rewards),
         policy_versions=array("Q", episode.policy_versions.tobytes()),
+        interventions=episode.interventions.tolist(),
         final=True,
         terminated=episode.terminated,
         truncated=episode.truncated,
+        success=episode.success,
+        metric_names=list(episode.metrics),
+        metric_values=list(episode.metrics.values()),
     )
 
 

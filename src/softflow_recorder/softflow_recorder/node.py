@@ -45,8 +45,9 @@ ANSWER_TIMEOUT = 5.0
 """[s] after which a call to the learner is given up and repeated."""
 RESULT_TIMEOUT = 1.0
 """[s] to wait for the result of the last chunk, which comes with the next reset; starved steps have none."""
-QUIET = 0.3
-"""[s] without a message after a stop was requested: nothing waits any more."""
+QUIET = 6
+"""Turns of the loop without a message after a stop was requested: nothing waits any more. Not a time: a node that gets
+no processor sees time pass while messages wait."""
 RETRY = 0.5
 """[s] between attempts while the learner is away."""
 
@@ -84,8 +85,7 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self.typestore = load_typestore({"softflow_msgs": share})
         self.recordings: dict[str, Recording] = {}
         self._finished: set[str] = set()
-        self._newest = 0.0
-        self._asked = 0.0
+        self._quiet = 0
         self._description: bytes | None = None
         for topic, kind, qos in TOPICS:
             self.create_subscription(kind, topic, partial(self._on_raw, topic, kind), qos, raw=True)
@@ -116,15 +116,14 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
 
     def settled(self) -> bool:
         """A backlog may wait in the middleware: a recorder that gets no processor falls behind, and catches up."""
-        now = time.monotonic()
-        self._asked = self._asked or now
-        return now - max(self._newest, self._asked) > QUIET
+        self._quiet += 1
+        return self._quiet > QUIET
 
     def _on_description(self, data: bytes) -> None:
         self._description = data
 
     def _on_raw(self, topic: str, kind: Any, data: bytes) -> None:
-        self._newest = time.monotonic()
+        self._quiet = 0
         message = deserialize_message(data, kind)
         episode_id = message.episode_id
         if not episode_id or episode_id in self._finished:
