@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from softflow_bringup.parameters import flatten, read_parameter_file
+from softflow_bringup.security import secure
 from softflow_bringup.values import (
     GraphError,
     check_keys,
@@ -59,6 +60,8 @@ class NodeDescription:
     stop_order: int = 0
     nice: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    enclave: str = ""
+    """Whose keys the node uses, such as /softflow/hand0/driver; empty = not secured."""
 
     @property
     def full_name(self) -> str:
@@ -105,6 +108,7 @@ _NODE_KEYS: dict[str, type] = {
     "stop_order": int,
     "nice": int,
     "environment": dict,
+    "enclave": str,
 }
 
 
@@ -247,6 +251,7 @@ def _make_node(path: Path, where: str, entry: Any, values: Mapping[str, Any]) ->
         parameters=parameters, parameter_files=files, remappings=remappings, environment=environment
     )
     _check_numbers(where, checked)
+    checked.update(secure(where, checked, str(values.get("keystore", ""))))
     return NodeDescription(**checked)
 
 

@@ -59,6 +59,7 @@ def to_node(node: NodeDescription, directory: TemporaryDirectory[str]) -> Node:
         namespace=node.namespace,
         parameters=[str(parameter_file)],
         remappings=list(node.remappings),
+        ros_arguments=["--enclave", node.enclave] if node.enclave else None,
         respawn=node.respawn,
         respawn_delay=node.respawn_delay,
         additional_env=dict(node.environment),

@@ -48,6 +48,8 @@ def ros_arguments(node: NodeDescription, parameter_file: Path) -> list[str]:
     arguments = ["--ros-args", "-r", f"__ns:={node.namespace}", "-r", f"__node:={node.name}"]
     for source, target in node.remappings:
         arguments += ["-r", f"{source}:={target}"]
+    if node.enclave:
+        arguments += ["--enclave", node.enclave]
     return [*arguments, "--params-file", str(parameter_file)]
 
 

@@ -20,7 +20,8 @@ from softflow_learner.journal import Journal, JournalError
 from softflow_learner.messages import add_payload, from_item, to_manifest
 from softflow_learner.session import Session, parse_settings
 from softflow_learner.stages import OnlineLearning
-from softflow_node.messages import floats32
+from softflow_node.authentication import AuthenticationError
+from softflow_node.messages import check_message, floats32, sign_message
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import ParameterError, bounded
 from softflow_tasks import make_task, task_ids
@@ -44,6 +45,7 @@ class LearnerParameters:
     )
     checkpoint_period: float = bounded(60.0, low=1.0, high=86400.0, unit="s")
     threads: int = bounded(1, low=1, high=64, doc="of PyTorch")
+    key_file: str = bounded("", doc="key shared with the robots, a file made by ./softflow key; empty = none")
 
 
 class LearnerNode(SoftflowNode[LearnerParameters]):
@@ -53,6 +55,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         super().__init__("learner", LearnerParameters)
         p = self.params
         torch.set_num_threads(p.threads)
+        self.guard = self.open_guard(p.key_file)
         self.session = self._open_session()
         self.journal = Journal(Path(p.run) / "experience")
         self._refill()
@@ -126,7 +129,9 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
     def _offer(self) -> None:
         self._since_publication = 0
         offer = self.session.publish()
-        self.manifest_pub.publish(to_manifest(offer, PolicyManifest.ACTIVE))
+        manifest = to_manifest(offer, PolicyManifest.ACTIVE)
+        sign_message(self.guard, manifest)
+        self.manifest_pub.publish(manifest)
         self.get_logger().info(
             f"policy version {offer.info.version} on offer (step {offer.info.gradient_step})"
         )
@@ -135,18 +140,31 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self, request: GetResumePoint.Request, response: GetResumePoint.Response
     ) -> GetResumePoint.Response:
         try:
+            check_message(self.guard, request)
             response.acknowledged_seq = self.journal.acknowledged(request.robot, request.boot)
             response.credits = CREDITS
+        except AuthenticationError as error:
+            self.refuse("forged_resume_point", error)
+            return response
         except JournalError as error:
             self.refuse("resume_point", error)
+        sign_message(self.guard, response, request.nonce, request.robot, request.boot)
         return response
 
     def _on_push(
         self, request: PushExperience.Request, response: PushExperience.Response
     ) -> PushExperience.Response:
+        senders = {(message.robot, message.boot) for message in request.items}
+        if len(senders) > 1:
+            # The answer counts the items of one recorder and is signed for it.
+            error = f"items of {len(senders)} recorders in one call, must be of one (robot, boot)"
+            self.refuse("experience_item", error)
+            response.errors.append(error)
+            return response
         for message in request.items:
             item = from_item(message)
             try:
+                check_message(self.guard, message)
                 if self.journal.add(item):
                     self._learn_from(item.payload)
                     self._items += 1
@@ -154,11 +172,18 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
                 else:
                     self.counters["repeated_items"] += 1
                 response.acknowledged_seq = self.journal.acknowledged(item.robot, item.boot)
+            except AuthenticationError as error:
+                # Without a mac: an answer under the key is for those who have it.
+                self.refuse("forged_item", error)
+                response.errors.append(str(error))
+                return response
             except JournalError as error:
                 self.refuse("experience_item", error)
                 response.errors.append(str(error))
                 break
         response.credits = CREDITS
+        for robot, boot in senders:
+            sign_message(self.guard, response, request.nonce, robot, boot)
         return response
 
     def _on_fetch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
@@ -20,7 +22,9 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
+from softflow_node.authentication import Guard
 from softflow_node.parameters import ParameterError, from_mapping
+from softflow_node.security import SecurityError, check_security, explain_failure
 from softflow_node.signals import StopFlag
 
 P = TypeVar("P")
@@ -96,6 +100,15 @@ class SoftflowNode(Node, Generic[P]):
             self._last_warning[what] = now
             self.get_logger().error(f"{what} refused ({self.counters[f'refused_{what}']} so far): {error}")
 
+    def open_guard(self, key_file: str) -> Guard:
+        """The key of this node's links, and a line that says whether there is one. Raises ParameterError."""
+        guard = Guard.open(key_file, self.get_name())
+        if guard.key:
+            self.get_logger().info(f"the link is authenticated under key {guard.key.id}")
+        else:
+            self.get_logger().warning("the link is not authenticated: parameter 'key_file' is empty")
+        return guard
+
     def _declare_defaults(self, given: dict[str, Any]) -> None:
         for key, value in vars(self.params).items():
             if key not in given:
@@ -126,11 +139,10 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
 
     The signal handlers are ours: rclpy's would close the context before a last message can be published.
     """
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     stop = StopFlag.install()
     try:
-        node = make()
-    except ParameterError as error:
+        node = _start(make)
+    except (ParameterError, SecurityError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         rclpy.try_shutdown()
         return 2
@@ -154,6 +166,18 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
         executor.shutdown()
         rclpy.try_shutdown()
     return node.exit_code
+
+
+def _start(make: Callable[[], SoftflowNode[Any]]) -> SoftflowNode[Any]:
+    """The node in its context. Raises ParameterError; SecurityError where security is asked for but would not hold."""
+    secured = check_security(os.environ)
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        return make()
+    except RCLError as error:
+        if secured:
+            raise SecurityError(explain_failure(error)) from error
+        raise
 
 
 def _wait_for_readers(node: SoftflowNode[Any]) -> None:

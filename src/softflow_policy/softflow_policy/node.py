@@ -14,7 +14,8 @@ from rclpy.task import Future
 from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest
 from softflow_msgs.srv import FetchPolicyBlock
 
-from softflow_node.messages import numpy32
+from softflow_node.authentication import AuthenticationError
+from softflow_node.messages import check_message, numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_policy.download import Download
@@ -42,6 +43,9 @@ class PolicyParameters:
     execute_steps: int = bounded(0, low=0, high=64, doc="steps of a chunk that are played; 0 = all")
     expiry: float = bounded(0.1, low=0.01, high=10.0, unit="s", doc="a chunk is not started later than this")
     threads: int = bounded(1, low=1, high=16, doc="of PyTorch")
+    key_file: str = bounded(
+        "", doc="key shared with the learner, a file made by ./softflow key; empty = none"
+    )
 
 
 class PolicyNode(SoftflowNode[PolicyParameters]):
@@ -64,6 +68,7 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         self._load_start()
         self.create_subscription(Observation, "observation", self._on_observation, stream())
         base = self.params.learner
+        self.guard = self.open_guard(self.params.key_file)
         self.create_subscription(PolicyManifest, f"{base}/policy_manifest", self._on_manifest, latched())
         self._fetch = self.create_client(FetchPolicyBlock, f"{base}/fetch_policy_block")
 
@@ -125,6 +130,11 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         return to_chunk(planned, message, active, dt, self.params.execute_steps, self.params.expiry)
 
     def _on_manifest(self, manifest: PolicyManifest) -> None:
+        try:
+            check_message(self.guard, manifest)
+        except AuthenticationError as error:
+            self.refuse("forged_manifest", error)
+            return
         active = self.active.info.version if self.active else 0
         if manifest.version <= max(active, self._newest):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from softflow_msgs.msg import (
 )
 from softflow_msgs.srv import GetResumePoint, PushExperience
 
+from softflow_node.authentication import AuthenticationError
+from softflow_node.messages import check_message, sign_message
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_recorder.bag import BagWriter, load_typestore
@@ -63,6 +66,9 @@ class RecorderParameters:
     completion_timeout: float = bounded(
         5.0, low=0.1, high=60.0, unit="s", doc="wait for late messages of an episode"
     )
+    key_file: str = bounded(
+        "", doc="key shared with the learner, a file made by ./softflow key; empty = none"
+    )
 
 
 @dataclass
@@ -94,10 +100,12 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         )
         self.spool = Spool(self.directory.parent / "spool") if self.params.ship else None
         self._call: Future | None = None
+        self._nonce = 0
         self._call_started = 0.0
         self._resumed = False
         self._next_try = 0.0
         if self.spool is not None:
+            self.guard = self.open_guard(self.params.key_file)
             self._resume = self.create_client(GetResumePoint, f"{self.params.learner}/get_resume_point")
             self._push = self.create_client(PushExperience, f"{self.params.learner}/push_experience")
 
@@ -193,12 +201,22 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self._resumed, self._next_try = False, now + RETRY
             return
         if not self._resumed:
-            self._start(client.call_async(GetResumePoint.Request(robot=self.robot, boot=self.spool.boot)))
+            question = GetResumePoint.Request(robot=self.robot, boot=self.spool.boot, nonce=self._new_nonce())
+            sign_message(self.guard, question)
+            self._start(client.call_async(question))
             return
         items = self.spool.pending(self.params.batch)
         if items:
-            request = PushExperience.Request(items=[to_item(self.robot, self.spool.boot, i) for i in items])
+            messages = [to_item(self.robot, self.spool.boot, i) for i in items]
+            for message in messages:
+                sign_message(self.guard, message)
+            request = PushExperience.Request(items=messages, nonce=self._new_nonce())
             self._start(client.call_async(request))
+
+    def _new_nonce(self) -> int:
+        """Binds the answer to this call, so that an older one cannot stand in for it."""
+        self._nonce = secrets.randbits(64)
+        return self._nonce
 
     def _start(self, call: Future) -> None:
         self._call, self._call_started = call, time.monotonic()
@@ -216,6 +234,12 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self._call = None
         if answer is None:
             self._give_up("the call failed")
+            return
+        try:
+            check_message(self.guard, answer, self._nonce, self.robot, self.spool.boot)
+        except AuthenticationError as error:
+            self.refuse("forged_answer", error)
+            self._give_up("an answer that is not the learner's")
             return
         for error in getattr(answer, "errors", ()):
             self.refuse("experience_item", error)
