@@ -14,6 +14,7 @@ import domain_coordinator
 import pytest
 
 from softflow_bringup.episodes import BagWatch, run_episodes, run_graph
+from softflow_node.authentication import create_key
 from softflow_recorder.bag import read_episode, read_messages
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -54,6 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_episodes("record_demos", {"speed": "max"}, run / "demos", DEMONSTRATIONS, lambda _: None, sleep)
         for stage in ("imitation", "warmup", "offline"):
             train(stage, run)
+        create_key(run / "key")
         watch = BagWatch(run / "online" / "bags")
 
         def keep_on() -> bool:
@@ -67,6 +69,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "demos": run / "demos" / "bags",
             "weights": run / "learner" / "policies" / "offline.safetensors",
             "settings": ONLINE,
+            "key_file": run / "key",
         }
         run_graph("online_rl", arguments, run / "log", keep_on, sleep)
     (run / "left.json").write_text(
@@ -102,6 +105,13 @@ def switched(run: Path) -> list[int]:
 
 def test_learner_took_gradient_steps(run: Path) -> None:
     assert rounds(run) > 0
+
+
+def test_the_link_was_authenticated_and_nothing_was_refused(run: Path) -> None:
+    for node in ("recorder", "learner", "policy"):
+        log = (run / "log" / f"{node}.log").read_text()
+        assert "the link is authenticated under key" in log
+        assert "forged" not in log
 
 
 def test_policy_switched_to_a_newer_version(run: Path) -> None:

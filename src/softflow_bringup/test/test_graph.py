@@ -132,7 +132,8 @@ def test_parameter_files_come_first_and_the_graph_over_them(tmp_path: Path) -> N
 
 
 def test_a_graph_of_ones_own_may_use_the_catalogue(tmp_path: Path) -> None:
-    text = "arguments: {namespace: {default: /mine}, task: , run: }\nnodes: [{use: recorder, required: true}]"
+    text = "arguments: {namespace: {default: /mine}, task: , run: , key_file: }\n"
+    text += "nodes: [{use: recorder, required: true}]"
     node = load_graph(write(tmp_path, text)).nodes[0]
     assert (node.name, node.namespace, node.required) == ("recorder", "/mine", True)
 
@@ -153,7 +154,8 @@ def test_substitution_inside_text_and_environment(tmp_path: Path) -> None:
 
 def test_all_arguments_can_be_listed_without_values() -> None:
     names = [argument.name for argument in load_arguments("learner")]
-    assert names == ["task", "run", "learner_run", "demos", "settings", "resume", "seed"]
+    own = ["task", "run", "learner_run", "demos", "settings", "resume", "seed"]
+    assert names == [*own, "key_file", "keystore"]
     assert all(argument.help for argument in load_arguments("online_rl"))
 
 

@@ -194,7 +194,7 @@ def test_a_guard_without_a_key_signs_nothing_and_takes_everything(tmp_path: Path
     guard = Guard.open("", "recorder")
     assert guard.sign("k", ["a"]) == b""
     guard.verify("k", ["a"], b"anything")
-    with pytest.raises(ParameterError, match="recorder: parameter 'key_file': .*none: cannot be read"):
+    with pytest.raises(ParameterError, match=r"recorder: parameter 'key_file': .*none: cannot be read"):
         Guard.open(str(tmp_path / "none"), "recorder")
 
 
