@@ -21,7 +21,7 @@ from pathlib import Path
 from softflow_node.files import fsync
 from softflow_node.parameters import ParameterError
 
-Value = bool | int | float | str | bytes | bytearray | memoryview | array | Sequence["Value"]  # type: ignore[type-arg]
+Value = bool | int | float | str | bytes | bytearray | memoryview | array | Sequence["Value"]
 
 MAC_BYTES = 32
 KEY_BYTES = 32

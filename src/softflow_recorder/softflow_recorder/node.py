@@ -241,8 +241,8 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self.refuse("forged_answer", error)
             self._give_up("an answer that is not the learner's")
             return
-        for error in getattr(answer, "errors", ()):
-            self.refuse("experience_item", error)
+        for line in getattr(answer, "errors", ()):
+            self.refuse("experience_item", line)
             self._next_try = time.monotonic() + RETRY
         try:
             self.spool.acknowledge(answer.acknowledged_seq)
