@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "eval": ("softflow_bringup.evaluate", "measure a policy"),
     "bench": ("softflow_bringup.bench", "measure: latency of the running system, methods, learner"),
+    "policy": ("softflow_bringup.policy", "list the versions of a learner; promote one, or roll back"),
     "bags": ("softflow_recorder.cli", "list, show, check and export bags"),
 }
 EXIT_USAGE = 2
