@@ -155,9 +155,9 @@ class Offering:
         if receipt.outcome == PolicyReceipt.REFUSED:
             self._on_refusal(receipt, ours)
             return
-        self._established = self._established or ours
         if receipt.outcome != PolicyReceipt.ACTIVE:
             return
+        self._established = self._established or ours
         self._robots[receipt.robot] = receipt.version
         if not ours and receipt.version >= self.session.version:
             self._on_foreign(receipt)
@@ -177,9 +177,9 @@ class Offering:
         """Another learner was, or is, at work: who came last takes over, who was obeyed until now makes way."""
         said = f"{receipt.robot} has version {receipt.version} of another learner in force"
         if self._established:
-            if not self._superseded:
-                self._superseded, self.canary = True, None
-                self._node.refuse("other_learner", f"{said}; this one offers no more until it is restarted")
+            # Two that serve the same robots would take each other's experience.
+            self._superseded, self.canary, self._node.finished = True, None, True
+            self._node.refuse("other_learner", f"{said}; this learner ends, start it again to take over")
             return
         self._say(f"{said}; versions go on from there")
         self.session.skip_to(receipt.version)
@@ -271,5 +271,3 @@ class Offering:
     def _check_request(self, reason: str) -> None:
         if not reason.strip():
             raise ShelfError("reason is empty, must say why")
-        if self._superseded:
-            raise ShelfError("another learner leads the robots; restart this one to take over")

@@ -27,8 +27,10 @@ FETCH_TIMEOUT = 5.0
 """[s] after which a block is asked for again."""
 SETTLE = 0.2
 """[s] that announcements are collected: a late joiner hears those of one change in any order."""
+ATTEMPTS = 5
+"""Answers without a block in a row after which a version is given up; another learner may answer in between."""
 RECEIPTS = 10
-"""Receipts that a late learner still gets from each robot."""
+"""Of refusals and trials, that a late learner still gets from each robot."""
 
 
 class WeightsUpdates:
@@ -48,10 +50,15 @@ class WeightsUpdates:
         self._storing: Future[None] | None = None
         self._ready: LoadedPolicy | None = None
         self._ask_again = 0.0
+        self._denied = 0
         self._call: RosFuture | None = None
         self._refused: deque[tuple[int, str, str]] = deque(maxlen=64)
         self._announce = node.create_publisher(PolicyManifest, "active_policy", latched(10))
-        self._receipts = node.create_publisher(PolicyReceipt, f"{learner}/policy_receipt", latched(RECEIPTS))
+        # A writer of its own for what is in force, so that a late learner hears that alone and not its history.
+        self._in_force, self._receipts = (
+            node.create_publisher(PolicyReceipt, f"{learner}/policy_receipt", latched(depth))
+            for depth in (1, RECEIPTS)
+        )
         self._manifests = node.create_subscription(
             PolicyManifest, f"{learner}/policy_manifest", self._on_manifest, latched(100)
         )
@@ -138,8 +145,6 @@ class WeightsUpdates:
             return  # the learner knows
         self._refused.append(told)
         self._receipt(version, sha256, PolicyReceipt.REFUSED, str(error))
-        # Said again, so that a learner that comes late finds it among the last receipts.
-        self._receipt_in_force()
 
     # -- Download and checks
 
@@ -151,7 +156,7 @@ class WeightsUpdates:
         for said in (self.versions.goal, self.versions.trial):
             if said is None or self._is_loaded(said):
                 continue
-            self._download = Download(said)
+            self._download, self._denied = Download(said), 0
             self._ask()
             return
 
@@ -177,6 +182,10 @@ class WeightsUpdates:
         if download is None or call is not self._call or answer is None:
             return
         self._call = None
+        self._denied = 0 if answer.ok else self._denied + 1
+        if 0 < self._denied < ATTEMPTS:
+            self._ask_again = time.monotonic() + SETTLE
+            return
         try:
             if not answer.ok:
                 raise WeightsError(answer.message)
@@ -250,7 +259,7 @@ class WeightsUpdates:
         self._node.get_logger().info(
             f"policy version {info.version} ({info.stage}, step {info.gradient_step}) is active"
         )
-        self._receipt_in_force(held)
+        self._receipt(info.version, ready.sha256, PolicyReceipt.ACTIVE, swap_time=held)
         if ready is not self._cached:
             self._storing = self._loader.store(ready, self.versions.rolled_back)
         return True
@@ -262,18 +271,13 @@ class WeightsUpdates:
 
     # -- Receipts
 
-    def _receipt_in_force(self, held: float = 0.0) -> None:
-        if self.active is not None:
-            active = self.active
-            self._receipt(active.info.version, active.sha256, PolicyReceipt.ACTIVE, swap_time=held)
-
     def _receipt(
         self, version: int, sha256: str, outcome: int, detail: str = "", swap_time: float = 0.0
     ) -> None:
         robot = self._node.get_namespace()
         message = to_receipt(robot, version, sha256, outcome, detail, swap_time)
         message.header.stamp = self._node.get_clock().now().to_msg()
-        self._receipts.publish(message)
+        (self._in_force if outcome == PolicyReceipt.ACTIVE else self._receipts).publish(message)
 
     def close(self) -> None:
         """Finish what is being written."""
