@@ -8,6 +8,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
+from rclpy.service import Service
 from softflow_msgs.msg import PolicyManifest, PolicyReceipt
 from softflow_msgs.srv import FetchPolicyBlock, PromotePolicy, RollbackPolicy
 
@@ -20,6 +21,8 @@ from softflow_policy.versions import State
 
 LISTEN = 2.0
 """[s] that a learner with an empty shelf listens for what robots have in force before its first offer."""
+YIELD = 10.0
+"""[s] for which a learner serves no weights after another one announced newer ones; if robots take them, it ends."""
 ROLLED_BACK_TOLD = 32
 """Rolled back versions that a late robot still hears of."""
 
@@ -45,14 +48,16 @@ class Offering:
         """Version in force, by robot."""
         self._updates = 0
         self._offered = self._established = self._superseded = False
-        self._listen_until = 0.0
+        self._listen_until = self._serve_from = 0.0
+        # Only the learner that leads serves: the other one's "not on offer" would come first, being shorter.
+        self._service: Service | None = None
         depths = {State.ROLLED_BACK: ROLLED_BACK_TOLD, State.ACTIVE: 1, State.CANDIDATE: 1}
         self._writers = {
             state: node.create_publisher(PolicyManifest, "learner/policy_manifest", latched(depth))
             for state, depth in depths.items()
         }
         node.create_subscription(PolicyReceipt, "learner/policy_receipt", self._on_receipt, latched(100))
-        node.create_service(FetchPolicyBlock, "learner/fetch_policy_block", self._on_fetch)
+        node.create_subscription(PolicyManifest, "learner/policy_manifest", self._on_manifest, latched(100))
         node.create_service(PromotePolicy, "learner/promote_policy", self._on_promote)
         node.create_service(RollbackPolicy, "learner/rollback_policy", self._on_rollback)
         # Before old experience is read again: the episodes that a candidate has played are part of it.
@@ -76,6 +81,7 @@ class Offering:
 
     def poll(self) -> None:
         """The first offer of a learner that comes to robots with an empty shelf; the end of a canary."""
+        self._serve()
         if not self._offered and time.monotonic() >= self._listen_until:
             self.offer()
         verdict = self.canary.verdict() if self.canary else None
@@ -116,6 +122,7 @@ class Offering:
             return
         if state is State.CANDIDATE:
             self._begin_canary(info.version)
+        self._serve_from = 0.0
         self._announce(info.version)
 
     def _begin_canary(self, version: int) -> None:
@@ -187,7 +194,23 @@ class Offering:
             self.canary = None
             self.offer()
 
+    def _on_manifest(self, manifest: PolicyManifest) -> None:
+        entry = self.session.shelf.entries.get(manifest.version)
+        ours = entry is not None and entry.sha256 == manifest.sha256
+        if not ours and manifest.version >= self.session.version and manifest.state != State.ROLLED_BACK:
+            self._node.counters["manifests_of_others"] += 1
+            self._serve_from = time.monotonic() + YIELD
+
     # -- Services
+
+    def _serve(self) -> None:
+        wanted = self._offered and time.monotonic() >= self._serve_from
+        if wanted and self._service is None:
+            name = "learner/fetch_policy_block"
+            self._service = self._node.create_service(FetchPolicyBlock, name, self._on_fetch)
+        elif not wanted and self._service is not None:
+            self._node.destroy_service(self._service)
+            self._service = None
 
     def _on_fetch(
         self, request: FetchPolicyBlock.Request, response: FetchPolicyBlock.Response
