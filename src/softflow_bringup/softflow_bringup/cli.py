@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "eval": ("softflow_bringup.evaluate", "measure a policy"),
     "bench": ("softflow_bringup.bench", "measure: latency of the running system, methods, learner"),
+    "policy": ("softflow_bringup.policy", "list the versions of a learner; promote one, or roll back"),
     "key": ("softflow_bringup.key", "make the key that robots and learner share"),
     "keystore": ("softflow_bringup.keystore", "make the DDS-Security keys of all nodes"),
     "bags": ("softflow_recorder.cli", "list, show, check and export bags"),

@@ -6,9 +6,10 @@ import numpy as np
 from rclpy.serialization import deserialize_message
 from softflow_msgs.msg import EpisodeSegment, ExperienceItem, PolicyManifest
 
+from softflow_learner.canary import Part
 from softflow_learner.journal import Pushed
 from softflow_learner.replay import Replay
-from softflow_learner.shelf import Offer
+from softflow_learner.shelf import Entry
 from softflow_node.messages import numpy32
 
 
@@ -46,16 +47,29 @@ def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:
     )
 
 
-def to_manifest(offer: Offer, state: int) -> PolicyManifest:
-    info = offer.info
+def canary_part(payload: bytes) -> Part:
+    """What a canary needs of a stored payload, which must be a segment."""
+    segment: EpisodeSegment = deserialize_message(payload, EpisodeSegment)
+    return Part(
+        episode_id=segment.episode_id,
+        start_step=segment.start_step,
+        versions=list(segment.policy_versions),
+        rewards=list(segment.rewards),
+        final=segment.final,
+        intervened=any(segment.interventions),
+    )
+
+
+def to_manifest(entry: Entry) -> PolicyManifest:
     return PolicyManifest(
-        version=info.version,
-        parent=info.parent,
-        sha256=offer.sha256,
-        size=len(offer.data),
-        spec_hash=offer.spec_hash,
-        layout_hash=info.layout_hash,
-        state=state,
-        gradient_step=info.gradient_step,
-        stage=info.stage,
+        version=entry.version,
+        parent=entry.parent,
+        sha256=entry.sha256,
+        size=entry.size,
+        spec_hash=entry.spec_hash,
+        layout_hash=entry.layout_hash,
+        state=int(entry.state),
+        gradient_step=entry.gradient_step,
+        stage=entry.stage,
+        reason=entry.reason,
     )

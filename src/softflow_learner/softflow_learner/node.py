@@ -5,24 +5,24 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-import zlib
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from softflow_msgs.msg import LearnerStatus, PolicyManifest
-from softflow_msgs.srv import FetchPolicyBlock, GetResumePoint, PushExperience, SaveCheckpoint
+from softflow_msgs.msg import LearnerStatus
+from softflow_msgs.srv import GetResumePoint, PushExperience, SaveCheckpoint
 
+from softflow_learner.canary import Margin
 from softflow_learner.checkpoint import CheckpointError
 from softflow_learner.journal import Journal, JournalError
-from softflow_learner.messages import add_payload, from_item, to_manifest
+from softflow_learner.messages import add_payload, from_item
+from softflow_learner.offering.node import Offering, OfferRules
 from softflow_learner.session import Session, parse_settings
 from softflow_learner.stages import OnlineLearning
 from softflow_node.authentication import AuthenticationError
 from softflow_node.messages import check_message, floats32, sign_message
-from softflow_node.node import SoftflowNode, latched, reliable, run_node
+from softflow_node.node import SoftflowNode, reliable, run_node
 from softflow_node.parameters import ParameterError, bounded
 from softflow_tasks import make_task, task_ids
 
@@ -43,6 +43,22 @@ class LearnerParameters:
     publish_updates: int = bounded(
         400, low=1, high=10**6, unit="updates", doc="new weights are offered so often"
     )
+    canary_episodes: int = bounded(
+        0, low=0, high=10**4, doc="that a candidate and the active version play each; 0 = no candidates"
+    )
+    canary_margin: float = bounded(
+        0.1, low=0.0, high=10.0, doc="of the active version's mean return: a candidate may be so much worse"
+    )
+    canary_margin_absolute: float = bounded(
+        0.0, low=0.0, doc="the same in units of a return; > 0 takes the place of canary_margin"
+    )
+    canary_period: int = bounded(
+        2000,
+        low=1,
+        high=10**7,
+        unit="updates",
+        doc="between two candidates, if the first one is judged by then",
+    )
     checkpoint_period: float = bounded(60.0, low=1.0, high=86400.0, unit="s")
     threads: int = bounded(1, low=1, high=64, doc="of PyTorch")
     key_file: str = bounded("", doc="key shared with the robots, a file made by ./softflow key; empty = none")
@@ -58,6 +74,9 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self.guard = self.open_guard(p.key_file)
         self.session = self._open_session()
         self.journal = Journal(Path(p.run) / "experience")
+        margin = Margin(p.canary_margin, p.canary_margin_absolute)
+        rules = OfferRules(p.publish_updates, p.canary_episodes, p.canary_period, margin)
+        self.offering = Offering(self, self.session, rules, self.guard)
         self._refill()
         self.online = OnlineLearning(self.session.agent, self.session.replay)
         self.online.rounds = int(self.session.extra.get("online_rounds", 0))
@@ -65,15 +84,12 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self._items = 0
         self._arrived = time.monotonic()
         self._saved = time.monotonic()
-        self._since_publication = 0
-        self.manifest_pub = self.create_publisher(PolicyManifest, "learner/policy_manifest", latched())
         self.status_pub = self.create_publisher(LearnerStatus, "learner/status", reliable(10))
         self.create_service(GetResumePoint, "learner/get_resume_point", self._on_resume_point)
         self.create_service(PushExperience, "learner/push_experience", self._on_push)
-        self.create_service(FetchPolicyBlock, "learner/fetch_policy_block", self._on_fetch)
         self.create_service(SaveCheckpoint, "learner/save_checkpoint", self._on_save)
         self.create_timer(1.0, self._publish_status)
-        self._offer()
+        self.offering.start()
 
     def _open_session(self) -> Session:
         p = self.params
@@ -104,6 +120,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
     def _learn_from(self, payload: bytes) -> None:
         try:
             add_payload(self.session.replay, payload, self.session.task.layout.hash)
+            self.offering.judge(payload)
         except Exception as error:  # a stored item that cannot be used must not stop the learner
             self.refuse("experience", error)
 
@@ -113,28 +130,17 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         if now - self._saved >= self.params.checkpoint_period:
             self._saved = now
             self._save()
+        self.offering.poll()
         if self.online.due() <= 0:
             return 0.02
         scalars = self.online.update()
         self.session.record(self.online.rounds, 0, scalars)
-        self._since_publication += 1
-        if self._since_publication >= self.params.publish_updates:
-            self._offer()
+        self.offering.after_update()
         return 0.0
 
     def _save(self) -> Path:
         self.session.extra["online_rounds"] = self.online.rounds
         return self.session.save()
-
-    def _offer(self) -> None:
-        self._since_publication = 0
-        offer = self.session.publish()
-        manifest = to_manifest(offer, PolicyManifest.ACTIVE)
-        sign_message(self.guard, manifest)
-        self.manifest_pub.publish(manifest)
-        self.get_logger().info(
-            f"policy version {offer.info.version} on offer (step {offer.info.gradient_step})"
-        )
 
     def _on_resume_point(
         self, request: GetResumePoint.Request, response: GetResumePoint.Response
@@ -186,19 +192,6 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
             sign_message(self.guard, response, request.nonce, robot, boot)
         return response
 
-    def _on_fetch(
-        self, request: FetchPolicyBlock.Request, response: FetchPolicyBlock.Response
-    ) -> FetchPolicyBlock.Response:
-        try:
-            data, size = self.session.shelf.block(request.version, request.offset, request.length)
-        except ValueError as error:
-            self.refuse("policy_block", error)
-            response.message = str(error)
-            return response
-        response.ok, response.size, response.crc32 = True, size, zlib.crc32(data)
-        response.data = array("B", data)
-        return response
-
     def _on_save(
         self, _: SaveCheckpoint.Request, response: SaveCheckpoint.Response
     ) -> SaveCheckpoint.Response:
@@ -232,7 +225,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
     def close(self) -> None:
         """Leave a checkpoint and the final weights behind."""
         self.session.extra["online_rounds"] = self.online.rounds
-        self.session.finish_stage()
+        self.session.finish_stage(self.offering.next_state())
         self.session.close()
 
 

@@ -29,7 +29,8 @@ from softflow_learner.shelf import Offer, Shelf
 from softflow_node.files import write_atomically
 from softflow_node.parameters import ParameterError, from_mapping
 from softflow_policy.spec import PolicySpec
-from softflow_policy.weights import WeightsInfo, encode_weights, sha256
+from softflow_policy.versions import State
+from softflow_policy.weights import WeightsInfo, decode_weights, encode_weights, sha256
 from softflow_tasks.task import Task
 
 LOG_EVERY = 20
@@ -109,6 +110,7 @@ class Session:
         Raises:
             ParameterError: a setting is unknown, out of bounds, or asks for other networks than the checkpoint's.
             CheckpointError: there are checkpoints and none is usable.
+            ShelfError: the record of the versions on offer cannot be read.
         """
         self.run, self.task = run, task
         restored = load_latest(run / "checkpoints")
@@ -124,7 +126,8 @@ class Session:
             self.agent = new_agent(task, {"seed": seed, **(settings or {})})
         self.replay = new_replay(self.agent)
         self.shelf = Shelf(run / "weights")
-        self.version = self.shelf.newest_on_disk()
+        self.version = max(self.shelf.newest, int(self.extra.get("policy_version", 0)))
+        self._trained_from = self.version
         self.scalars: Scalars = {}
         self.updates_per_second = 0.0
         self._writer: SummaryWriter | None = None
@@ -176,33 +179,54 @@ class Session:
         }
         write_atomically(self.run / "status.json", json.dumps(status, indent=1).encode())
 
-    def publish(self) -> Offer:
-        """Put the policy as it is now on offer under the next version."""
-        parent, self.version = self.version, self.version + 1
+    def publish(self, state: State = State.ACTIVE, reason: str = "") -> Offer:
+        """Put the policy as it is now on the shelf under the next version."""
         spec = self.agent.spec
         info = WeightsInfo(
-            version=self.version,
-            parent=parent,
+            version=self.version + 1,
+            parent=self._trained_from,
             gradient_step=self.agent.gradient_step,
             stage=self.stage,
             best_of=1 if self.stage == "imitation" else spec.best_of,
             layout_hash=self.task.layout.hash,
         )
-        data = encode_weights(self.agent.acting_policy(), info)
-        offer = Offer(info, data, sha256(data), spec.spec_hash())
-        self.shelf.put(offer)
+        offer = _offer(encode_weights(self.agent.acting_policy(), info), info, spec)
+        self._trained_from = self._put(offer, state, reason)
         return offer
+
+    def republish(self, version: int, reason: str) -> Offer:
+        """Put weights that were rolled back in force again, under the next version: a number never comes back.
+
+        Raises:
+            ShelfError: the version is not on the shelf, or damaged.
+        """
+        policy, info = decode_weights(self.shelf.offer(version).data)
+        info = dataclasses.replace(info, version=self.version + 1, parent=version)
+        offer = _offer(encode_weights(policy, info), info, policy.spec)
+        self._put(offer, State.ACTIVE, f"the weights of version {version}: {reason}")
+        return offer
+
+    def skip_to(self, version: int) -> None:
+        """The next version is greater than this one, which somebody else has made."""
+        self.version = max(self.version, version)
+
+    def _put(self, offer: Offer, state: State, reason: str) -> int:
+        self.version = offer.info.version
+        self.shelf.put(offer, state, reason)
+        return self.version
 
     def save(self) -> Path:
         """Write a checkpoint."""
         self.extra["stage"] = self.stage
+        self.extra["policy_version"] = self.version
         return save_checkpoint(self.run / "checkpoints", self.agent, self.extra)
 
-    def finish_stage(self) -> Path:
-        """Checkpoint, and the stage's weights under its name; returns their path."""
+    def finish_stage(self, state: State = State.ACTIVE) -> Path:
+        """Checkpoint, and the stage's weights on the shelf and under its name; returns their path."""
+        offer = self.publish(state)
         self.save()
         path = self.run / "policies" / f"{self.stage}.safetensors"
-        write_atomically(path, self.publish().data)
+        write_atomically(path, offer.data)
         self.writer.flush()
         return path
 
@@ -210,3 +234,7 @@ class Session:
         """Flush the logs."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _offer(data: bytes, info: WeightsInfo, spec: PolicySpec) -> Offer:
+    return Offer(info, data, sha256(data), spec.spec_hash())

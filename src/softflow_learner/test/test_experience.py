@@ -15,9 +15,10 @@ from softflow_msgs.msg import EpisodeEvent, EpisodeSegment, PolicyManifest
 
 from softflow_learner.bags import load_bags
 from softflow_learner.journal import Journal
-from softflow_learner.messages import add_payload, from_item, to_manifest
+from softflow_learner.messages import add_payload, canary_part, from_item, to_manifest
 from softflow_learner.replay import Replay
-from softflow_learner.shelf import Offer
+from softflow_learner.shelf import Offer, Shelf
+from softflow_policy.versions import State
 from softflow_policy.weights import WeightsInfo
 from softflow_recorder.bag import read_episode
 from softflow_recorder.messages import to_item, to_payload
@@ -150,9 +151,24 @@ def test_a_drop_and_a_time_out_bootstrap_differently(tmp_path: Path) -> None:
         assert float(into.windows(np.array([9])).discounts[0]) == pytest.approx(discount)
 
 
-def test_a_manifest_says_what_is_on_offer() -> None:
+def test_a_manifest_says_what_is_on_offer(tmp_path: Path) -> None:
     info = WeightsInfo(version=4, parent=3, gradient_step=99, stage="online", best_of=8, layout_hash=HASH)
-    manifest = to_manifest(Offer(info, b"12345", "sha", "spec"), PolicyManifest.CANDIDATE)
+    shelf = Shelf(tmp_path)
+    shelf.put(Offer(info, b"12345", "sha", "spec"), State.CANDIDATE, "on trial")
+    manifest = to_manifest(shelf.entries[4])
     assert (manifest.version, manifest.parent, manifest.size, manifest.sha256) == (4, 3, 5, "sha")
     assert (manifest.spec_hash, manifest.layout_hash, manifest.stage) == ("spec", HASH, "online")
-    assert manifest.gradient_step == 99 and manifest.state == PolicyManifest.CANDIDATE
+    assert manifest.gradient_step == 99 and manifest.reason == "on trial"
+    assert manifest.state == PolicyManifest.CANDIDATE
+
+
+def test_a_canary_sees_what_the_replay_sees(payload: bytes) -> None:
+    part = canary_part(payload)
+    toy = Toy.make()
+    assert part.versions == [0, 0, 7, 7, 7] + [0] * 7 and part.start_step == 0
+    assert part.rewards == pytest.approx(toy.rewards.tolist()) and part.final and not part.intervened
+    assert canary_part(changed(payload, interventions=[False] * 11 + [True])).intervened
+
+
+def test_states_have_the_numbers_of_the_message() -> None:
+    assert {s.name: s.value for s in State} == {s.name: getattr(PolicyManifest, s.name) for s in State}

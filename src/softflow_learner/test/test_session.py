@@ -65,6 +65,34 @@ def test_a_restart_goes_on_with_agent_stage_settings_and_version(tmp_path: Path)
     first.close()
 
 
+def test_a_learner_elsewhere_goes_on_with_the_number_of_the_checkpoint(tmp_path: Path) -> None:
+    first = session(tmp_path / "a")
+    first.stage = "online"
+    first.publish()
+    first.publish()
+    first.save()
+    second = Session(tmp_path / "b", TASK, seed=3, resume=tmp_path / "a")
+    assert (second.shelf.newest, second.version) == (0, 2)
+    second.skip_to(40)
+    info = second.publish().info
+    assert (info.version, info.parent) == (41, 2)
+    second.skip_to(7)
+    assert second.publish().info.version == 42
+
+
+def test_weights_that_were_rolled_back_come_again_under_a_new_number(tmp_path: Path) -> None:
+    made = session(tmp_path)
+    made.stage = "online"
+    first, second = made.publish(), made.publish()
+    made.shelf.roll_back(1, "worse")
+    again = made.republish(2, "it was the hand")
+    assert (again.info.version, again.info.parent) == (3, 2) and made.shelf.active == 3
+    wanted, got = decode_weights(second.data)[0].state_dict(), decode_weights(again.data)[0].state_dict()
+    assert all(wanted[name].equal(got[name]) for name in wanted)
+    assert made.shelf.entries[3].reason == "the weights of version 2: it was the hand"
+    assert made.shelf.rolled_back == [2] and first.info.version == 1
+
+
 def test_given_settings_overrule_those_of_the_checkpoint(tmp_path: Path) -> None:
     session(tmp_path, gamma=0.5).save()
     assert session(tmp_path, gamma=0.75).agent.config.gamma == 0.75

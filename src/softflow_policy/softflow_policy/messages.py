@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest
+from array import array
+
+from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest, PolicyReceipt
 
 from softflow_node.messages import NANOSECONDS, floats32, from_stamp, to_stamp
 from softflow_policy.loaded import LoadedPolicy
 from softflow_policy.policy import PlannedChunk
+from softflow_policy.versions import Announcement, State
+from softflow_policy.weights import WeightsError
 
 
 def to_chunk(
@@ -40,8 +44,37 @@ def to_chunk(
     return message
 
 
-def to_manifest(loaded: LoadedPolicy, state: int) -> PolicyManifest:
-    """What is in force (or offered)."""
+def from_manifest(message: PolicyManifest) -> Announcement:
+    """Raises WeightsError that names field, value and bound."""
+    try:
+        state = State(message.state)
+    except ValueError:
+        known = ", ".join(f"{s.value} ({s.name.lower()})" for s in State)
+        raise WeightsError(
+            f"state of version {message.version} is {message.state}, allowed: {known}"
+        ) from None
+    return Announcement(
+        message.version, message.sha256, message.size, message.spec_hash, message.layout_hash, state
+    )
+
+
+def to_receipt(
+    robot: str, version: int, sha256: str, outcome: int, detail: str = "", swap_time: float = 0.0
+) -> PolicyReceipt:
+    """`swap_time` in [s]; the header is the sender's."""
+    return PolicyReceipt(
+        robot=robot,
+        version=version,
+        sha256=sha256,
+        outcome=outcome,
+        detail=detail,
+        swap_time=swap_time,
+        mac=array("B"),
+    )
+
+
+def to_manifest(loaded: LoadedPolicy, state: State) -> PolicyManifest:
+    """What is in force, or played beside it."""
     info = loaded.info
     return PolicyManifest(
         version=info.version,
@@ -50,7 +83,7 @@ def to_manifest(loaded: LoadedPolicy, state: int) -> PolicyManifest:
         size=loaded.size,
         spec_hash=loaded.policy.spec.spec_hash(),
         layout_hash=info.layout_hash,
-        state=state,
+        state=int(state),
         gradient_step=info.gradient_step,
         stage=info.stage,
     )

@@ -6,27 +6,23 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from rclpy.task import Future
-from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest
-from softflow_msgs.srv import FetchPolicyBlock
+from softflow_msgs.msg import ActionChunk, Observation
 
-from softflow_node.authentication import AuthenticationError
-from softflow_node.messages import check_message, numpy32
-from softflow_node.node import SoftflowNode, latched, run_node, stream
-from softflow_node.parameters import ParameterError, bounded
-from softflow_policy.download import Download
-from softflow_policy.loaded import LoadedPolicy, load_policy
-from softflow_policy.messages import to_chunk, to_manifest
+from softflow_node.messages import numpy32
+from softflow_node.node import SoftflowNode, run_node, stream
+from softflow_node.parameters import bounded
+from softflow_policy.alternation import Alternation
+from softflow_policy.loaded import LoadedPolicy
+from softflow_policy.messages import to_chunk
 from softflow_policy.policy import chunk_noise
-from softflow_policy.weights import WeightsError
+from softflow_policy.updates.node import WeightsUpdates
 from softflow_tasks import make_task, task_ids
 
-FETCH_TIMEOUT = 5.0
-"""[s] after which a block is asked for again."""
+SWITCH_INTERVAL = 0.0005
+"""[s] after which the thread that checks weights makes way for the one that plans; Python's default is 5 ms."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,7 @@ class PolicyParameters:
     task: str = bounded("CubeRotation-v0", choices=task_ids())
     weights: str = bounded("", doc="weights file to start with; empty = wait for the learner")
     learner: str = bounded("/learner", doc="namespace of the learner's services")
+    cache: str = bounded("", doc="directory for the weights last in force; empty = none")
     seed: int = bounded(0, low=0, high=2**31 - 1, doc="of the policy's noise")
     best_of: int = bounded(
         0, low=0, high=64, doc="chunks among which the critic chooses; 0 = as the weights say"
@@ -55,38 +52,20 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         super().__init__("policy", PolicyParameters)
         torch.set_num_threads(self.params.threads)
         self.task = make_task(self.params.task)
-        self.active: LoadedPolicy | None = None
-        self._waiting: LoadedPolicy | None = None
-        self._download: Download | None = None
-        self._asked_at = 0.0
-        self._call: Future | None = None
-        self._newest = 0
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        self._alternation = Alternation()
         self._last: ActionChunk | None = None
         self._times: deque[float] = deque(maxlen=2000)
         self.chunk_pub = self.create_publisher(ActionChunk, "action_chunk", stream())
-        self.active_pub = self.create_publisher(PolicyManifest, "active_policy", latched(10))
-        self._load_start()
+        self.updates = WeightsUpdates(
+            self, self.task, self.params.learner, self.params.cache, self.open_guard(self.params.key_file)
+        )
+        self.updates.start(self.params.weights)
         self.create_subscription(Observation, "observation", self._on_observation, stream())
-        base = self.params.learner
-        self.guard = self.open_guard(self.params.key_file)
-        self.create_subscription(PolicyManifest, f"{base}/policy_manifest", self._on_manifest, latched())
-        self._fetch = self.create_client(FetchPolicyBlock, f"{base}/fetch_policy_block")
-
-    def _load_start(self) -> None:
-        path = self.params.weights
-        if not path:
-            return
-        try:
-            self._waiting = load_policy(Path(path).read_bytes(), self.task)
-        except (OSError, WeightsError) as error:
-            raise ParameterError(f"{self.get_name()}: parameter 'weights' is {path!r}: {error}") from error
-        self._swap()
 
     def poll(self) -> float:
-        """Ask again for a block that did not come."""
-        if self._download is not None and time.monotonic() - self._asked_at > FETCH_TIMEOUT:
-            self.counters["fetch_timeouts"] += 1
-            self._ask()
+        """Look after new weights."""
+        self.updates.poll()
         return 0.1
 
     def _on_observation(self, message: Observation) -> None:
@@ -95,99 +74,50 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         if self._last is not None and self._is_repetition(self._last, message):
             self.chunk_pub.publish(self._last)
             return
-        if self.active is None:
+        active = self.updates.active
+        if active is None:
             self.counters["observations_without_weights"] += 1
             return
         start = time.perf_counter()
+        acting = self._alternation.choose(message.episode_id, active, self.updates.candidate)
         try:
-            self._last = self._plan(self.active, message)
+            self._last = self._plan(acting, message)
         except ValueError as error:
             self.refuse("observation", error)
             return
         self.chunk_pub.publish(self._last)
         self._times.append(time.perf_counter() - start)
         self.counters["chunks"] += 1
-        self._swap()
+        if self.updates.at_border():
+            self._count_times()
 
     @staticmethod
     def _is_repetition(last: ActionChunk, message: Observation) -> bool:
         return bool(last.episode_id == message.episode_id and last.obs_step == message.step)
 
-    def _plan(self, active: LoadedPolicy, message: Observation) -> ActionChunk:
-        if message.layout_hash != active.info.layout_hash:
+    def _plan(self, acting: LoadedPolicy, message: Observation) -> ActionChunk:
+        if message.layout_hash != acting.info.layout_hash:
             raise ValueError(
-                f"layout_hash is {message.layout_hash!r}, the weights have {active.info.layout_hash!r}"
+                f"layout_hash is {message.layout_hash!r}, the weights have {acting.info.layout_hash!r}"
             )
         state = numpy32(message.state)
         self.task.check_state(state)
-        spec = active.policy.spec
-        count = self.params.best_of or active.info.best_of
+        spec = acting.policy.spec
+        count = self.params.best_of or acting.info.best_of
         # The seed of the episode, not its id, so that a run in lock step repeats.
         key = str(message.seed)
         noise = chunk_noise(self.params.seed, key, message.step, count, spec.horizon, spec.action_dim)
-        planned = active.policy.plan(state, noise)
+        planned = acting.policy.plan(state, noise)
         dt = 1.0 / self.task.control_hz
-        return to_chunk(planned, message, active, dt, self.params.execute_steps, self.params.expiry)
+        return to_chunk(planned, message, acting, dt, self.params.execute_steps, self.params.expiry)
 
-    def _on_manifest(self, manifest: PolicyManifest) -> None:
-        try:
-            check_message(self.guard, manifest)
-        except AuthenticationError as error:
-            self.refuse("forged_manifest", error)
-            return
-        active = self.active.info.version if self.active else 0
-        if manifest.version <= max(active, self._newest):
-            return
-        try:
-            self._download = Download(manifest.version, manifest.size, manifest.sha256)
-        except WeightsError as error:
-            self.refuse("weights", error)
-            return
-        self._newest = manifest.version
-        self._ask()
+    def _count_times(self) -> None:
+        p50, p99 = np.percentile(self._times, (50, 99))
+        self.counters["plan_p50_us"], self.counters["plan_p99_us"] = round(1e6 * p50), round(1e6 * p99)
 
-    def _ask(self) -> None:
-        assert self._download is not None
-        self._asked_at = time.monotonic()
-        if not self._fetch.service_is_ready():
-            return
-        d = self._download
-        request = FetchPolicyBlock.Request(version=d.version, offset=d.offset, length=d.length)
-        self._call = self._fetch.call_async(request)
-        self._call.add_done_callback(self._on_block)
-
-    def _on_block(self, call: Future) -> None:
-        download, answer = self._download, call.result()
-        if download is None or call is not self._call or answer is None:
-            return
-        try:
-            if not answer.ok:
-                raise WeightsError(answer.message)
-            download.add(bytes(answer.data), answer.crc32, answer.size)
-            if download.length:
-                self._ask()
-                return
-            self._waiting = load_policy(download.finish(), self.task)
-        except WeightsError as error:
-            self.refuse("weights", error)
-        self._download = None
-        if self.active is None:
-            self._swap()
-
-    def _swap(self) -> None:
-        """Put waiting weights in force; called only between two chunks."""
-        if self._waiting is None:
-            return
-        self.active, self._waiting = self._waiting, None
-        info = self.active.info
-        self.active_pub.publish(to_manifest(self.active, PolicyManifest.ACTIVE))
-        self.counters["policy_version"] = info.version
-        if self._times:
-            p50, p99 = np.percentile(self._times, (50, 99))
-            self.counters["plan_p50_us"], self.counters["plan_p99_us"] = round(1e6 * p50), round(1e6 * p99)
-        self.get_logger().info(
-            f"policy version {info.version} ({info.stage}, step {info.gradient_step}) is active"
-        )
+    def close(self) -> None:
+        """Finish what is being written."""
+        self.updates.close()
 
 
 def main() -> None:

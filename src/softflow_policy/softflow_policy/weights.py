@@ -20,6 +20,8 @@ from softflow_policy.spec import PolicySpec
 FORMAT = "softflow-weights/1"
 MAX_BYTES = 256 * 2**20
 """[bytes] larger files are refused unread."""
+TRIAL_LIMIT = 1e3
+"""Magnitude of an action of the trial plan before the clip to [-1, 1], which would hide a broken flow."""
 STAGES = ("imitation", "warmup", "offline", "online")
 
 
@@ -63,7 +65,7 @@ def decode_weights(data: bytes, expected_sha256: str | None = None) -> tuple[Chu
         raise WeightsError(f"size is {len(data)} bytes, must be at most {MAX_BYTES}")
     if expected_sha256 is not None and sha256(data) != expected_sha256:
         raise WeightsError(f"sha256 is {sha256(data)}, must be {expected_sha256}")
-    spec, info = _metadata(data)
+    spec, info = read_metadata(data)
     try:
         tensors = load(data)
     except (SafetensorError, ValueError) as error:
@@ -94,7 +96,8 @@ def _header(data: bytes) -> dict[str, Any]:
     return header
 
 
-def _metadata(data: bytes) -> tuple[PolicySpec, WeightsInfo]:
+def read_metadata(data: bytes) -> tuple[PolicySpec, WeightsInfo]:
+    """What a weights file says of itself. Raises WeightsError."""
     try:
         about = json.loads(_object(_header(data), "__metadata__").get("softflow", "{}"))
     except (ValueError, TypeError) as error:
@@ -135,7 +138,7 @@ def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 
 def _try_plan(policy: ChunkPolicy, info: WeightsInfo) -> None:
-    """A plan at the data's mean state must come out finite."""
+    """A plan at the data's mean state must come out finite and within bounds."""
     spec = policy.spec
     noise = chunk_noise(0, "trial", 0, info.best_of, spec.horizon, spec.action_dim)
     try:
@@ -144,3 +147,9 @@ def _try_plan(policy: ChunkPolicy, info: WeightsInfo) -> None:
         raise WeightsError(f"trial plan: {error}") from error
     if info.best_of > 1 and not np.isfinite(planned.q):
         raise WeightsError(f"trial plan: q is {planned.q}, must be finite")
+    raw, _, _ = policy.candidates(policy.normalizer.mean[None], torch.from_numpy(noise))
+    worst = float(raw.abs().max())
+    if not worst <= TRIAL_LIMIT:
+        raise WeightsError(
+            f"trial plan: magnitude of an action is {worst:g}, must be at most {TRIAL_LIMIT:g}"
+        )

@@ -79,6 +79,22 @@ def test_finite_weights_whose_plan_overflows_are_refused(policy: ChunkPolicy) ->
         decode_weights(encode_weights(policy, INFO))
 
 
+def test_a_trial_plan_far_outside_of_the_actions_is_refused_though_it_would_be_clipped(
+    policy: ChunkPolicy,
+) -> None:
+    with torch.no_grad():
+        policy.flow.couplings[-1].conditioner.rest[-1].bias.fill_(1e6)
+    with pytest.raises(WeightsError, match=r"trial plan: magnitude of an action is .*, must be at most 1000"):
+        decode_weights(encode_weights(policy, INFO))
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_a_normaliser_that_is_not_finite_is_refused(policy: ChunkPolicy, name: str) -> None:
+    getattr(policy.normalizer, name)[1] = float("nan")
+    with pytest.raises(WeightsError, match=f"normalizer.{name}' has 1 numbers that are not finite"):
+        decode_weights(encode_weights(policy, INFO))
+
+
 def test_a_standard_deviation_of_zero_is_refused(policy: ChunkPolicy) -> None:
     policy.normalizer.std[2] = 0.0
     with pytest.raises(WeightsError, match=r"normalizer.std.*must be > 0"):

@@ -1,0 +1,1 @@
+"""What the learner offers to robots, and what becomes of it."""

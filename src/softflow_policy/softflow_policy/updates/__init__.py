@@ -1,0 +1,1 @@
+"""How a robot comes by new weights."""
