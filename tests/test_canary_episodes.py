@@ -1,4 +1,4 @@
-"""Canary episodes through the whole graph: played in turn, judged from what the robot handed over, rolled back by hand."""
+"""Canary episodes through the whole graph: played in turn, judged by the learner, rolled back by hand."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_candidate_is_played_judged_promoted_and_rolled_back(
     # Until the second episode of the candidate is over nothing can have been judged.
     start = played.index({first})
     tried = [versions for versions in played[start : start + 2 * EPISODES - 1] if first in versions]
-    assert tried == [{first}] * EPISODES
+    assert len(tried) >= EPISODES and all(versions == {first} for versions in tried)
     assert {1} in played
 
     assert policy_command(["list", "--run", str(learner)]) == 0
