@@ -67,7 +67,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "run": run / "online",
             "learner_run": run / "learner",
             "demos": run / "demos" / "bags",
-            "weights": run / "learner" / "policies" / "offline.safetensors",
+            # Older than what the learner has on its shelf, so that there is something to switch to.
+            "weights": run / "learner" / "policies" / "imitation.safetensors",
             "settings": ONLINE,
             "key_file": run / "key",
         }

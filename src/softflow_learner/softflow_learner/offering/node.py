@@ -50,7 +50,9 @@ class Offering:
         self._robots: dict[str, int] = {}
         """Version in force, by robot."""
         self._updates = 0
-        self._offered = self._established = self._superseded = False
+        self._led: set[str] = set()
+        """Robots that had one of our versions in force."""
+        self._offered = self._superseded = False
         self._listen_until = self._serve_from = 0.0
         # Only the learner that leads serves: the other one's "not on offer" would come first, being shorter.
         self._service: Service | None = None
@@ -170,7 +172,8 @@ class Offering:
             return
         if receipt.outcome != PolicyReceipt.ACTIVE:
             return
-        self._established = self._established or ours
+        if ours:
+            self._led.add(receipt.robot)
         self._robots[receipt.robot] = receipt.version
         if not ours and receipt.version >= self.session.version:
             self._on_foreign(receipt)
@@ -187,9 +190,9 @@ class Offering:
             self._announce(receipt.version)
 
     def _on_foreign(self, receipt: PolicyReceipt) -> None:
-        """Another learner was, or is, at work: who came last takes over, who was obeyed until now makes way."""
+        """A robot that comes with another learner's weights gets newer ones; one that went over to it is lost."""
         said = f"{receipt.robot} has version {receipt.version} of another learner in force"
-        if self._established:
+        if receipt.robot in self._led:
             # Two that serve the same robots would take each other's experience.
             self._superseded, self.canary, self._node.finished = True, None, True
             self._node.refuse("other_learner", f"{said}; this learner ends, start it again to take over")
