@@ -93,8 +93,7 @@ class Bus(Validated):
     port: str = "/dev/ttyUSB0"
     baudrate: int = bounded(1_000_000, low=9600, high=4_000_000, unit="baud")
     watchdog: float = bounded(0.2, low=0.02, high=2.54, unit="s", doc="silence after which the motors stop")
-    timeout: float = bounded(0.004, low=0.0005, high=0.1, unit="s", doc="beyond the bytes' own time")
-    slow_period: float = bounded(0.2, low=0.0, high=10.0, unit="s", doc="temperature, errors: one a turn")
+    timeout: float = bounded(0.02, low=0.0005, high=0.1, unit="s", doc="beyond the bytes' own time")
 
 
 @dataclass(frozen=True)
