@@ -123,7 +123,7 @@ class DynamixelHand:
     def _current_limit(self, index: int, share: float = 1.0) -> int:
         """Of a motor, in its own unit, for this share of its joint's limit."""
         joint = self._spec.joints[int(np.argmax(np.abs(self._coupling[index])))]
-        return min(int(share * joint.max_current / self._motors[index].current_unit), 2047)
+        return min(int(share * joint.max_current / self._motors[index].current_unit + 1e-6), 2047)
 
     def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
         shares = stiffness[np.argmax(np.abs(self._coupling), axis=1)]
