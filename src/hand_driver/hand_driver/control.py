@@ -112,6 +112,16 @@ class Driver:
         self._read_ok = True
 
     @property
+    def simulated(self) -> bool:
+        """Whether time passes only in control steps, so that nothing need be done before an episode."""
+        return self.hand.description.backend == "sim"
+
+    @property
+    def real(self) -> bool:
+        """Whether there are motors, which go on in real time whatever this process does."""
+        return self.hand.description.backend in ("dynamixel", "orca")
+
+    @property
     def robot_time(self) -> float:
         """[s] robot clock"""
         return self.robot_ns / NANOSECONDS
@@ -160,6 +170,8 @@ class Driver:
         """Queue a chunk; False if it is a repetition or came too late to matter. Raises Refusal."""
         if self.playback.superseded(chunk):
             return False
+        if self.safety.blocked:
+            raise Refusal(f"chunk_id {chunk.chunk_id}: {self.safety.why_not()}")
         if self.homing:
             raise Refusal(f"chunk_id {chunk.chunk_id}: the hand is on its way to the neutral pose")
         s = self.spec.safety
@@ -176,7 +188,7 @@ class Driver:
         holder = self.safety.lease.current(now)
         if holder and holder != chunk.source:
             self.safety.lease.acquire(chunk.source, priority_of(chunk.source), now)
-            self._preempted, self._stream = self.playback.flush(), None
+            self._preempted, self._stream = self.playback.flush() or self._preempted, None
         accepted = self.playback.offer(chunk, self.robot_time)
         if accepted:
             self.safety.lease.acquire(chunk.source, priority_of(chunk.source), now)

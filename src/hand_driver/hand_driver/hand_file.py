@@ -76,8 +76,10 @@ def parse_hand(values: Any, where: str) -> HandSpec:
 class _Parser:
     """Reads the sections of one file, whose name comes first in every error."""
 
-    TOP = ("name", "backend", "control_rate", "joint_defaults", "joints", "pairs", "safety")
-    TOP += ("motor_defaults", "motors", "bus", "orca")
+    TOP = (
+        *("name", "backend", "control_rate", "joint_defaults", "joints", "pairs", "safety"),
+        *("motor_defaults", "motors", "bus", "orca"),
+    )
 
     def __init__(self, where: str) -> None:
         self.where = where

@@ -77,10 +77,15 @@ class DriverNode(SoftflowNode[DriverParameters]):
         try:
             spec = load_hand(p.hand or self.task.hand.name)
             hand = make_hand(spec, p.backend, self.task)
-        except (HandFileError, HandMismatchError) as error:
+            self.driver = Driver(hand, spec, self.task)
+            self.driver.start(time.monotonic())
+        except (HandFileError, HandMismatchError, OSError) as error:
             raise ParameterError(f"{self.get_name()}: parameter 'hand': {error}") from error
-        self.driver = Driver(hand, spec, self.task)
-        self.driver.start(time.monotonic())
+        if self.driver.real and (speed != 1.0 or p.lock_step == "true"):
+            raise ParameterError(
+                f"{self.get_name()}: parameters 'speed' and 'lock_step' are {p.speed} and {p.lock_step}; "
+                "a real hand runs at 1 and false or auto"
+            )
         self.period = spec.period
         self.lock_step = p.lock_step == "true" or (p.lock_step == "auto" and math.isinf(speed))
         self.pacer = Pacer(0.0 if math.isinf(speed) else self.period / speed)
@@ -116,7 +121,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
 
     def poll(self) -> float:
         """Make a control step when one is due; returns seconds until the next."""
-        if not self.driver.at.episode_id:
+        if not self.driver.at.episode_id and self.driver.simulated:
             return 0.2
         now = time.monotonic()
         if now < self.pacer.due:
@@ -143,6 +148,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
         outcome = self.driver.step(time.monotonic())
         for event in outcome.decision.events:
             self.get_logger().warning(event)
+        if outcome.decision.events:
+            self.mode_reason = self.driver.safety.why_not() or outcome.decision.events[-1]
+            self._publish_health()
         self._publish_state()
         if outcome.done is not None:
             self._publish_result(outcome.done, ChunkResult.COMPLETED)
@@ -162,10 +170,6 @@ class DriverNode(SoftflowNode[DriverParameters]):
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
-            if self.mode != HandHealth.MODE_ACTIVE:
-                raise Refusal(
-                    f"chunk_id {message.chunk_id}: mode is {self.mode} ({self.mode_reason}), must be active"
-                )
             if not self.driver.offer(from_chunk(message), time.monotonic()):
                 self.counters["repeated_or_late_chunks"] += 1
         except Refusal as error:

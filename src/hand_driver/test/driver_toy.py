@@ -101,7 +101,9 @@ class Rig:
         lower, upper = spec.values("lower"), spec.values("upper")
         moved = target - self.last
         assert np.isfinite(target).all()
-        assert (target >= np.minimum(lower, self.last)).all() and (target <= np.maximum(upper, self.last)).all()
+        assert (target >= np.minimum(lower, self.last)).all() and (
+            target <= np.maximum(upper, self.last)
+        ).all()
         assert (np.abs(moved) <= spec.values("max_velocity") * spec.period + TINY).all(), "speed"
         stopped = outcome.decision.mode.value == "estop" or bool(outcome.decision.faults) or not reached
         if stopped:

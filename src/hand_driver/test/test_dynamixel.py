@@ -125,7 +125,11 @@ def test_coupled_tendons_turn_several_motors_for_one_joint(tendons: Bench) -> No
     before = {i: tendons.value(i, "goal_position") for i in (5, 6, 9)}
     tendons.settle(np.array([1.0, 0.0, 0.2]))
     turned = {i: (tendons.value(i, "goal_position") - before[i]) * 2 * np.pi / 4096 for i in (5, 6, 9)}
-    assert turned == {5: pytest.approx(1.5, abs=2e-3), 6: pytest.approx(0.6, abs=2e-3), 9: pytest.approx(-0.2, abs=2e-3)}
+    assert turned == {
+        5: pytest.approx(1.5, abs=2e-3),
+        6: pytest.approx(0.6, abs=2e-3),
+        9: pytest.approx(-0.2, abs=2e-3),
+    }
     assert tendons.value(9, "goal_current") == int(0.5 / 2.69e-3)
 
 
@@ -150,7 +154,9 @@ def test_stiffness_is_a_share_of_the_current_limit(leap: Bench) -> None:
 
 
 @pytest.mark.parametrize("chain", [True, False])
-def test_a_silent_motor_makes_its_joints_invalid_and_the_others_are_still_read(tendons: Bench, chain: bool) -> None:
+def test_a_silent_motor_makes_its_joints_invalid_and_the_others_are_still_read(
+    tendons: Bench, chain: bool
+) -> None:
     tendons.hand.connect()
     before = tendons.settle(np.array([0.3, 0.4, 0.1]))
     tendons.bus.chain, tendons.bus.motors[5].silent = chain, True
@@ -203,7 +209,9 @@ def test_lost_torque_is_noticed(tendons: Bench) -> None:
     assert reports == ("motor 6 has lost its torque",)
 
 
-def test_a_host_that_dies_stops_the_motors_and_the_next_one_takes_them_up_where_they_are(tendons: Bench) -> None:
+def test_a_host_that_dies_stops_the_motors_and_the_next_one_takes_them_up_where_they_are(
+    tendons: Bench,
+) -> None:
     bench = tendons
     bench.spec = dataclasses.replace(bench.spec, bus=dataclasses.replace(bench.spec.bus, watchdog=0.2))
     bench.hand = bench.driver_of_it()
@@ -233,8 +241,13 @@ def test_disconnecting_leaves_torque_on_at_the_current_of_a_relaxed_hand(leap: B
 
 
 def test_goals_that_the_sdk_would_garble_cannot_be_described() -> None:
-    values = {**TENDONS, "motors": [{**TENDONS["motors"][0], "ratio": 90.0, "offset": 100.0}, *TENDONS["motors"][1:]]}
-    with pytest.raises(HandMismatchError, match=r"tendons: motor 5 would turn to 153196 ticks, allowed: 100000"):
+    values = {
+        **TENDONS,
+        "motors": [{**TENDONS["motors"][0], "ratio": 90.0, "offset": 100.0}, *TENDONS["motors"][1:]],
+    }
+    with pytest.raises(
+        HandMismatchError, match=r"tendons: motor 5 would turn to 153196 ticks, allowed: 100000"
+    ):
         make_hand(parse_hand(values, "tendons.yaml"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,11 @@ def test_stuffing_hides_every_header_and_is_undone(body: bytes) -> None:
     assert stuff(body).count(b"\xff\xff\xfd") == stuff(body).count(b"\xff\xff\xfd\xfd")
 
 
-@given(st.lists(st.tuples(st.integers(0, 252), st.integers(1, 255), bodies), max_size=4), st.binary(max_size=9), st.data())
+@given(
+    st.lists(st.tuples(st.integers(0, 252), st.integers(1, 255), bodies), max_size=4),
+    st.binary(max_size=9),
+    st.data(),
+)
 def test_packets_are_found_in_any_stream_however_it_is_cut(
     sent: list[tuple[int, int, bytes]], noise: bytes, data: st.DataObject
 ) -> None:
@@ -116,7 +121,7 @@ def test_a_silent_motor_is_not_mistaken_for_its_neighbour(wire: Wire, chain: boo
 
 
 def test_a_sync_write_moves_all_with_torque(wire: Wire) -> None:
-    emulated, bus = wire
+    _emulated, bus = wire
     for motor in (1, 2):
         bus.write(motor, dxl.TORQUE_ENABLE, 1)
     bus.sync_write(dxl.GOAL_POSITION, {1: 2100, 2: -50, 3: 2100})
@@ -211,9 +216,7 @@ def test_temperature_follows_the_current() -> None:
 
 
 def test_registers_are_laid_out_without_overlap() -> None:
-    fields = sorted(
-        (r for r in vars(dxl).values() if isinstance(r, dxl.Register)), key=lambda r: r.address
-    )
+    fields = sorted((r for r in vars(dxl).values() if isinstance(r, dxl.Register)), key=lambda r: r.address)
     assert len(fields) >= 15 and dataclasses.is_dataclass(fields[0])
-    for one, following in zip(fields, fields[1:], strict=False):
+    for one, following in itertools.pairwise(fields):
         assert one.address + one.size <= following.address

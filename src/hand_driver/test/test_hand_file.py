@@ -62,7 +62,9 @@ def test_a_path_is_a_hand_too_and_an_unknown_name_lists_the_known(tmp_path: Path
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(EXAMPLE))
     assert load_hand(str(path)).joint_names == ("mcp", "pip")
-    with pytest.raises(HandFileError, match=r"hand 'three': three\.yaml: No such file.*known hands: .*palmdown4"):
+    with pytest.raises(
+        HandFileError, match=r"hand 'three': three\.yaml: No such file.*known hands: .*palmdown4"
+    ):
         load_hand("three")
     path.write_text("joints: [")
     with pytest.raises(HandFileError, match=r"two\.yaml: not YAML"):
@@ -111,13 +113,21 @@ def test_the_digest_changes_with_every_value() -> None:
         (("joints", "pip", "upper"), math.nan, r"joints\.pip: parameter 'upper' is nan, must be finite"),
         (("joints", "pip", "upper"), "1", r"joints\.pip: parameter 'upper' is '1' \(str\), must be float"),
         (("joints", "pip", "max_velocity"), -1.0, r"'max_velocity' is -1\.0, must be in \[0\.001, .* rad/s"),
-        (("joints", "pip", "max_velocty"), 1.0, r"'max_velocty' \(value 1\.0\) is unknown; did you mean 'max_velocity'"),
+        (
+            ("joints", "pip", "max_velocty"),
+            1.0,
+            r"'max_velocty' \(value 1\.0\) is unknown; did you mean 'max_velocity'",
+        ),
         (("joints", "mcp", "neutral"), 1.6, r"joints\.mcp: neutral is 1\.6, must be in \[-0\.5, 1\.5\]"),
         (("joints", "mcp", "max_current"), 0.1, r"joints\.mcp: max_current is 0\.1, must be above 0\.4"),
         (("joints", "mcp", "max_temperature"), 50.0, r"max_temperature is 50\.0, must be above 60\.0"),
         (("pairs", 0, "bound"), math.inf, r"pairs\[0\]\.bound is inf, must be a finite number"),
         (("pairs", 0, "joints", "tip"), 1.0, r"pairs\[0\]\.joints: joint 'tip' is unknown"),
-        (("pairs", 0, "joints", "mcp"), 0.0, r"pairs\[0\]\.joints\.mcp is 0\.0, must be in \[-100, 100\] and not 0"),
+        (
+            ("pairs", 0, "joints", "mcp"),
+            0.0,
+            r"pairs\[0\]\.joints\.mcp is 0\.0, must be in \[-100, 100\] and not 0",
+        ),
         (("pairs", 0, "bound"), 0.05, r"pairs\[0\] is violated by the neutral pose, by 0\.05"),
         (("pairs", 0, "bound"), None, r"pairs\[0\] has joints, must have joints and bound"),
         (("safety", "starve_relax"), -1.0, r"safety: parameter 'starve_relax' is -1\.0, must be in .* s"),

@@ -72,7 +72,11 @@ def test_from_out_of_range_a_joint_comes_back_slowly_and_never_goes_further_out(
 @settings(max_examples=100, deadline=None)
 @given(goals, st.integers(1, 30))
 def test_pairs_are_kept_apart_with_braking_distance_to_spare(goals: list[np.ndarray], each: int) -> None:
-    pairs = (*MOCK.pairs, Pair((("index_mcp", 1.0), ("middle_mcp", -1.0)), 0.5), Pair((("index_pip", -1.0),), -0.1))
+    pairs = (
+        *MOCK.pairs,
+        Pair((("index_mcp", 1.0), ("middle_mcp", -1.0)), 0.5),
+        Pair((("index_pip", -1.0),), -0.1),
+    )
     spec = dataclasses.replace(MOCK, pairs=pairs)
     rows = walk(at(spec.values("neutral"), spec), goals, each)
     matrix, bounds = spec.pair_matrix

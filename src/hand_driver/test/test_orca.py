@@ -48,7 +48,9 @@ def test_connecting_does_not_move_and_sets_the_current_limit(ours: OrcaBackend, 
     before = theirs.get_motor_state().position
     ours.connect()
     np.testing.assert_array_equal(theirs.get_motor_state().position, before)
-    np.testing.assert_allclose(theirs.get_motor_state().current, 450.0, atol=2.0)  # the mock reports its limit
+    np.testing.assert_allclose(
+        theirs.get_motor_state().current, 450.0, atol=2.0
+    )  # the mock reports its limit
 
 
 def test_radians_outside_and_degrees_inside(ours: OrcaBackend, theirs: MockOrcaHand) -> None:
@@ -144,7 +146,9 @@ def test_a_file_that_does_not_fit_the_release_is_refused(
         OrcaBackend(spec, theirs)
 
 
-def test_a_motor_that_stopped_is_reported_and_restarted_only_on_recover(ours: OrcaBackend, theirs: MockOrcaHand) -> None:
+def test_a_motor_that_stopped_is_reported_and_restarted_only_on_recover(
+    ours: OrcaBackend, theirs: MockOrcaHand
+) -> None:
     ours.connect()
     client = theirs.motor_client
     assert client is not None

@@ -15,6 +15,8 @@ from hand_driver.safety_lease import Priority
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import contextlib
+
 from driver_toy import SPEC, Rig, with_safety
 
 LOWER, UPPER = SPEC.values("lower"), SPEC.values("upper")
@@ -27,7 +29,9 @@ STEPS = 400
 def wander(rig: Rig, rng: np.random.Generator) -> np.ndarray:
     """Rows of targets: near or far, sometimes beyond the range, sometimes nonsense."""
     size = rng.choice([0.01, 0.1, 0.4, 3.0, 60.0], p=[0.3, 0.3, 0.25, 0.1, 0.05])
-    rows = rig.driver.safety.command + np.cumsum(rng.normal(0, size, (int(rng.integers(1, 12)), JOINTS)), axis=0)
+    rows = rig.driver.safety.command + np.cumsum(
+        rng.normal(0, size, (int(rng.integers(1, 12)), JOINTS)), axis=0
+    )
     if rng.random() < 0.05:
         rows[rng.integers(len(rows)), rng.integers(JOINTS)] = rng.choice([np.nan, np.inf, -np.inf])
     return rows
@@ -124,7 +128,9 @@ DEEDS: dict[str, Callable[[Rig, np.random.Generator], None]] = {
     "nothing": lambda rig, rng: None,
 }
 WEIGHTED = ["chunk"] * 6 + ["stream"] * 3 + ["faults", "heal", "operate", "operate", "wait", "nothing"]
-deeds = st.lists(st.tuples(st.sampled_from(WEIGHTED), st.integers(1, 15), st.integers(0, 2**32 - 1)), min_size=1)
+deeds = st.lists(
+    st.tuples(st.sampled_from(WEIGHTED), st.integers(1, 15), st.integers(0, 2**32 - 1)), min_size=1
+)
 taken: list[int] = []
 
 
@@ -133,10 +139,8 @@ def replay(script: list[tuple[str, int, int]], rig: Rig) -> int:
     followed = count = turn = 0
     while count < STEPS:
         name, periods, seed = script[turn % len(script)]
-        try:
+        with contextlib.suppress(Refusal):
             DEEDS[name](rig, np.random.default_rng((seed, turn)))
-        except Refusal:
-            pass
         for _ in range(periods):
             followed += rig.step().decision.mode.value == "active"
         count += periods

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import numpy as np
@@ -37,7 +38,9 @@ class DynamixelHand:
 
     def __init__(self, spec: HandSpec, task: Task | None = None) -> None:
         if len(spec.motors) != len(spec.joints):
-            raise HandMismatchError(f"{spec.name} has {len(spec.motors)} motors for {len(spec.joints)} joints")
+            raise HandMismatchError(
+                f"{spec.name} has {len(spec.motors)} motors for {len(spec.joints)} joints"
+            )
         self._spec, self._motors = spec, spec.motors
         self._ids = tuple(m.id for m in spec.motors)
         self._coupling, self._offsets = spec.motor_matrix
@@ -78,7 +81,9 @@ class DynamixelHand:
                 absent.append(str(error))
         if absent:
             self._bus.close()
-            raise OSError(f"{self._spec.name}: {len(absent)} of {len(self._motors)} motors absent: {absent[0]}")
+            raise OSError(
+                f"{self._spec.name}: {len(absent)} of {len(self._motors)} motors absent: {absent[0]}"
+            )
         self._reports.clear()
         for index, motor in enumerate(self._motors):
             self._take(index, motor)
@@ -145,10 +150,8 @@ class DynamixelHand:
         answers = self._bus.sync_read(order, *STATE)
         for motor in order:
             if motor not in answers and motor not in self._silent:
-                try:
+                with contextlib.suppress(OSError):
                     answers[motor] = self._bus.read_block(motor, *STATE, attempts=1), 0
-                except OSError:
-                    pass
         self._silent = [m for m in order if m not in answers]
         if len(self._silent) == len(order):
             raise OSError(f"{self._spec.name}: no motor answers on {self._spec.bus.port}")

@@ -5,6 +5,7 @@ Registers: https://emanual.robotis.com/docs/en/dxl/x/xm430-w350/ and xl330-m288.
 
 from __future__ import annotations
 
+import contextlib
 import termios
 import time
 from collections.abc import Callable, Iterable
@@ -86,7 +87,7 @@ def hardware_errors(bits: int) -> str:
     return ", ".join(name for bit, name in HARDWARE_ERRORS.items() if bits >> bit & 1) or f"error {bits:#x}"
 
 
-class Port(PortHandler):  # type: ignore[misc]
+class Port(PortHandler):
     """The SDK's port on a monotonic clock; it gives up early, does not spin, and forgets late answers."""
 
     def __init__(self, name: str, timeout: float) -> None:
@@ -111,7 +112,7 @@ class Port(PortHandler):  # type: ignore[misc]
             raise OSError(f"{self.port_name}: {error}") from error
 
 
-class SyncRead(GroupSyncRead):  # type: ignore[misc]
+class SyncRead(GroupSyncRead):
     """Sorts answers by id: the SDK's own stops at the first motor that is silent, and mistakes its neighbour for it."""
 
     answers: dict[int, tuple[bytes, int]]
@@ -152,10 +153,8 @@ class Bus:
         """Never raises."""
         port, self._port = self._port, None
         if port is not None and port.ser is not None:
-            try:
+            with contextlib.suppress(OSError):
                 port.closePort()
-            except OSError:
-                pass
 
     def _ready(self) -> Port:
         if self._port is None:
@@ -198,7 +197,9 @@ class Bus:
             lambda port: (None, *self._handler.writeTxRx(port, motor, address, size, data)),
         )
 
-    def _ask(self, motor: int, what: str, attempts: int, transfer: Callable[[Port], tuple[Any, int, int]]) -> Any:
+    def _ask(
+        self, motor: int, what: str, attempts: int, transfer: Callable[[Port], tuple[Any, int, int]]
+    ) -> Any:
         """The first of (answer, result, error), asked again when a packet is lost."""
         for left in reversed(range(attempts)):
             answer, result, error = transfer(self._ready())

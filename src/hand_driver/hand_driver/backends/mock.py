@@ -115,8 +115,11 @@ class MockHand:
             before = np.stack([self._last.position, self._last.velocity, self._last.current])
             state = np.where(valid, state, before)
         names = self._spec.joint_names
+        position, velocity, current = state
         self._last = Reading(
-            *state,
+            position,
+            velocity,
+            current,
             temperature=np.where(valid, w.temperature, np.nan),
             valid=valid,
             faults=tuple(f"{names[i]} reports {text}" for i, text in sorted(w.alarms.items())),

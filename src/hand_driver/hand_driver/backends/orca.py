@@ -25,7 +25,9 @@ def make(spec: HandSpec, task: Task | None) -> OrcaBackend:
     o = spec.orca
     if not o.calibration or not Path(o.calibration).is_file():
         # Without this file a hand would begin to calibrate by itself, into its hard stops.
-        raise HandMismatchError(f"{spec.name}: orca.calibration is {o.calibration!r}, must be a file; calibrate first")
+        raise HandMismatchError(
+            f"{spec.name}: orca.calibration is {o.calibration!r}, must be a file; calibrate first"
+        )
     # No loop of its own in the background: it would read between a read of ours and the question whether it went well.
     hand = load_hand(
         calibration_path=o.calibration, model_version=o.version, model_name=o.model, engage_feedback=False
@@ -82,7 +84,9 @@ class OrcaBackend:
             raise OSError(f"{self._spec.name}: {message}")
         if not (self._hand.calibrated and self._hand.is_calibrated()):
             self._hand.disconnect()
-            raise OSError(f"{self._spec.name} is not calibrated according to {self._hand.config.calibration_path}")
+            raise OSError(
+                f"{self._spec.name} is not calibrated according to {self._hand.config.calibration_path}"
+            )
         if self._hand.absent_joints:
             absent = ", ".join(self._hand.absent_joints)
             self._hand.disconnect()

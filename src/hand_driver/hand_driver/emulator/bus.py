@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -124,10 +125,8 @@ class EmulatedBus:
         elif packet.instruction == SYNC_WRITE:
             self._sync_write(packet.parameters)
         else:
-            ids = self.motors if packet.id == BROADCAST else [packet.id]
-            for motor_id in ids:
-                motor = self.motors.get(motor_id)
-                if motor is not None and motor.answers:
+            for motor in self.motors.values():
+                if motor.answers and packet.id in (motor.id, BROADCAST):
                     self._single(motor, packet)
 
     def _single(self, motor: EmulatedMotor, packet: Packet) -> None:
@@ -169,10 +168,8 @@ class EmulatedBus:
         if self.drop or self.corrupt:
             packet = self._worn(packet)
         if self._master >= 0:
-            try:
+            with contextlib.suppress(OSError):  # the host has closed its end
                 os.write(self._master, packet)
-            except OSError:
-                pass  # the host has closed its end
 
     def _worn(self, packet: bytes) -> bytes:
         kept = bytearray()
