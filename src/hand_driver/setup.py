@@ -14,7 +14,7 @@ setup(
     zip_safe=True,
     maintainer="softflow maintainers",
     maintainer_email="maintainers@example.com",
-    description="Drives the hand: four device verbs, safety, chunk playback; back end sim.",
+    description="Drives the hand: four device verbs, safety, chunk playback; back ends sim, dynamixel, orca and mock.",
     license="Apache-2.0",
     entry_points={"console_scripts": ["driver_node = hand_driver.node:main"]},
 )

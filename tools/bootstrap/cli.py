@@ -48,6 +48,11 @@ def steps(torch: Torch, command: tuple[str, ...] = ()) -> list[Step]:
         Step("torch", "PyTorch", torch.inputs, torch.install),
         users_step(torch, "torch_users", "packages that need PyTorch"),
         *(users_step(torch, *group) for start, group in ON_DEMAND.items() if command[: len(start)] == start),
+        *(
+            [Step("orca", "ORCA hand", wheels.orca_inputs, wheels.install_orca)]
+            if command[:1] == ("test",)
+            else []
+        ),
         Step("build", "packages", workspace.inputs, workspace.build, workspace.intact),
     ]
     return all_steps

@@ -125,6 +125,15 @@ def mend_cmake_files() -> list[Path]:
     return mended
 
 
+def orca_inputs() -> str:
+    return fingerprint(REQUIREMENTS / "orca.lock", REQUIREMENTS / "orca.txt")
+
+
+def install_orca(run: Runner, _interrupted: bool) -> None:
+    """The makers' package of the ORCA hand, which only its back end and its tests need."""
+    install_locked(run, "orca.lock", ["orca.txt"], "--no-deps")
+
+
 def requirements_inputs() -> str:
     return fingerprint(*(REQUIREMENTS / name for name in ("softflow.lock", "softflow.txt", "dev.txt")))
 

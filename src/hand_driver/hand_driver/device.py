@@ -1,4 +1,4 @@
-"""What a hand is to the driver: connect, read, command, disconnect."""
+"""What a hand is to the driver: connect, read, command, disconnect; and reset."""
 
 from __future__ import annotations
 
@@ -54,8 +54,15 @@ class Reading:
     """[rad/s]"""
     current: FloatArray
     """[A]"""
+    temperature: FloatArray
+    """[degC], NaN where it cannot be read"""
     valid: NDArray[np.bool_]
-    objects: tuple[ObjectReading, ...]
+    """False where a joint could not be read and its values are those before."""
+    faults: tuple[str, ...] = ()
+    """What the hand reports of itself, with the joint's name."""
+    age: float = 0.0
+    """[s] how old the measurement was when the read returned"""
+    objects: tuple[ObjectReading, ...] = ()
     """Those that the back end knows."""
 
 
@@ -70,14 +77,31 @@ class Hand(Protocol):
     def read(self) -> Reading:
         """Read all joints. Raises OSError."""
 
-    def command(self, targets: FloatArray) -> FloatArray:
-        """Send joint targets (J,) [rad, m]; returns the targets as they were really sent. Raises OSError."""
+    def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
+        """Send joint targets (J,) [rad, m] and the share (J,) of the current limits that may be used for them.
+
+        Returns the targets as they were really sent. Raises OSError.
+        """
 
     def disconnect(self) -> None:
-        """Close the bus; the hand is left in a safe state."""
+        """Close the bus; the hand is left in a safe state. Never raises."""
 
-    def reset(self, seed: int) -> FloatArray:
-        """Bring hand and scene to a start state; returns the joint targets (J,) then in force. Raises OSError."""
+    def reset(self, seed: int) -> FloatArray | None:
+        """Bring hand and scene to a start state, where that is possible at once, in a simulated world.
+
+        Returns the joint targets (J,) then in force; None of a real hand, which does not move: the driver brings it
+        to its neutral pose at a safe speed. Raises OSError.
+        """
 
     def wait_period(self) -> float:
-        """Let one control period pass in a simulated world; returns its length [s]. Real hands return at once."""
+        """Let one control period pass in a simulated world. Real hands return at once.
+
+        Returns how far the robot clock has gone on since the last call [s].
+        """
+
+    def recover(self) -> NDArray[np.bool_]:
+        """After a fault: open the bus again where it was lost, restart motors that report an error.
+
+        Returns which joints (J,) had lost torque or target and are now held where they are. Raises OSError when that
+        does not help.
+        """

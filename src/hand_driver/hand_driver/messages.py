@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from softflow_msgs.msg import ActionChunk, ChunkResult, HandDescription, HandState, ObjectState
 
-from hand_driver.device import Description, FloatArray, ObjectReading, Reading
+from hand_driver.control import Step
+from hand_driver.device import Description, ObjectReading, Reading
 from hand_driver.playback import Chunk, Playing
 from hand_driver.safety import Refusal
 from softflow_node.messages import NANOSECONDS, floats32, floats64, from_stamp, numpy32, to_stamp
 
 BASE_FRAME = "hand_base"
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where an episode stands after a control step."""
-
-    episode_id: str
-    seed: int
-    step: int
-    stamp: int
-    """[ns] robot clock"""
-    applied: FloatArray
-    command: FloatArray
-    """[rad, m] (J,)"""
-    starved: bool
 
 
 def to_description(description: Description, calibration_hash: str, stamp: int) -> HandDescription:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rclpy.action import ActionServer
@@ -26,9 +24,10 @@ from softflow_msgs.msg import (
 )
 from softflow_msgs.srv import EStop, ResetEStop, SetMode
 
-from hand_driver.backends import backend_names, make_hand
+from hand_driver.backends import HandMismatchError, backend_names, make_hand
+from hand_driver.control import Driver
+from hand_driver.hand_file import HandFileError, load_hand
 from hand_driver.messages import (
-    Step,
     from_chunk,
     to_description,
     to_hand_state,
@@ -37,9 +36,9 @@ from hand_driver.messages import (
     to_result,
 )
 from hand_driver.pacing import Pacer, parse_speed
-from hand_driver.playback import ChunkPlayback
-from hand_driver.safety import Refusal, clamp_action, clamp_targets
-from softflow_node.messages import NANOSECONDS, to_stamp
+from hand_driver.playback import Playing
+from hand_driver.safety import Refusal
+from softflow_node.messages import floats32, to_stamp
 from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_tasks import make_task, task_ids
@@ -54,7 +53,8 @@ SILENCE = 5.0
 class DriverParameters:
     """Parameters of the driver node."""
 
-    backend: str = bounded("sim", choices=backend_names(), doc="which hand")
+    hand: str = bounded("", doc="name in config/hands or path of a YAML file; empty: the task's hand")
+    backend: str = bounded("", choices=("", *backend_names()), doc="empty: the one of the hand's file")
     task: str = bounded("CubeRotation-v0", choices=task_ids(), doc="maps actions to joint targets")
     speed: str = bounded("1", doc="simulated clock against wall clock: a number or 'max'")
     lock_step: str = bounded(
@@ -74,21 +74,26 @@ class DriverNode(SoftflowNode[DriverParameters]):
         except ValueError as error:
             raise ParameterError(f"{self.get_name()}: parameter 'speed': {error}") from error
         self.task = make_task(p.task)
-        self.hand = make_hand(p.backend, p.task)
-        self.hand.connect()
-        d = self.hand.description
-        self.period = 1.0 / d.control_rate
+        try:
+            spec = load_hand(p.hand or self.task.hand.name)
+            hand = make_hand(spec, p.backend, self.task)
+            self.driver = Driver(hand, spec, self.task)
+            self.driver.start(time.monotonic())
+        except (HandFileError, HandMismatchError, OSError) as error:
+            raise ParameterError(f"{self.get_name()}: parameter 'hand': {error}") from error
+        if self.driver.real and (speed != 1.0 or p.lock_step == "true"):
+            raise ParameterError(
+                f"{self.get_name()}: parameters 'speed' and 'lock_step' are {p.speed} and {p.lock_step}; "
+                "a real hand runs at 1 and false or auto"
+            )
+        self.period = spec.period
         self.lock_step = p.lock_step == "true" or (p.lock_step == "auto" and math.isinf(speed))
         self.pacer = Pacer(0.0 if math.isinf(speed) else self.period / speed)
-        self.playback = ChunkPlayback(len(d.action_names), self.period)
-        self.robot_ns = 0
-        self.mode, self.mode_reason = HandHealth.MODE_ACTIVE, "started"
-        # Until the first reset nothing is commanded.
-        self.at = Step("", 0, 0, 0, self.task.rest_action(), self.hand.read().position, starved=False)
+        self.mode_reason = "started"
         self.late: deque[float] = deque(maxlen=10_000)
         self._said_at = self._complained_at = 0.0
         self._wire()
-        self.description_pub.publish(to_description(d, self._calibration_hash(), self.robot_ns))
+        self.description_pub.publish(to_description(hand.description, spec.digest(), self.driver.robot_ns))
         self._publish_health()
 
     def _wire(self) -> None:
@@ -107,14 +112,21 @@ class DriverNode(SoftflowNode[DriverParameters]):
         self.create_timer(1.0, self._publish_health)
         self._reset_server = ActionServer(self, ResetScene, "reset_scene", self._on_reset)
 
+    @property
+    def mode(self) -> int:
+        """As HandHealth names it."""
+        if self.driver.safety.estop_reason:
+            return int(HandHealth.MODE_ESTOP)
+        return int(HandHealth.MODE_HOLD if self.driver.safety.blocked else HandHealth.MODE_ACTIVE)
+
     def poll(self) -> float:
         """Make a control step when one is due; returns seconds until the next."""
-        if not self.at.episode_id:
+        if not self.driver.at.episode_id and self.driver.simulated:
             return 0.2
         now = time.monotonic()
         if now < self.pacer.due:
             return self.pacer.due - now
-        if self.lock_step and self.playback.steps_left == 0 and self.mode == HandHealth.MODE_ACTIVE:
+        if self.lock_step and self.driver.playback.steps_left == 0 and self.mode == HandHealth.MODE_ACTIVE:
             return self._wait_for_chunk(now)
         self.late.append(self.pacer.advance(now))
         self._control_step()
@@ -128,64 +140,44 @@ class DriverNode(SoftflowNode[DriverParameters]):
         if now - self.pacer.due > SILENCE and now - self._complained_at > SILENCE:
             self._complained_at = now
             self.get_logger().warning(
-                f"the world waits: no chunk for step {self.at.step} for {now - self.pacer.due:.0f} s"
+                f"the world waits: no chunk for step {self.driver.at.step} for {now - self.pacer.due:.0f} s"
             )
         return max(0.0, self._said_at + REPEAT_STATE - now)
 
     def _control_step(self) -> None:
-        seconds = self.robot_ns / NANOSECONDS
-        wanted = (
-            self.playback.next_action(self.at.step, seconds) if self.mode == HandHealth.MODE_ACTIVE else None
-        )
-        starved = wanted is None
-        if wanted is None:
-            action, targets = self.task.held_action(self.at.applied), self.at.command
-        else:
-            clamped = clamp_action(wanted)
-            action = clamped.value
-            moved = self.task.action_to_joints(action, self.at.command)
-            limited = clamp_targets(moved, self.hand.description, self.at.command, self.period)
-            targets = limited.value
-            self.counters["clamped_values"] += clamped.changed + limited.changed
-        self.counters["control_steps"] += 1
-        self.counters["expired_chunks"] = self.playback.expired
-        self.counters["starved_steps"] += int(starved)
-        sent = self.hand.command(targets)
-        self.robot_ns += round(self.hand.wait_period() * NANOSECONDS)
-        done = None if starved else self.playback.applied(action)
-        self.at = Step(
-            self.at.episode_id, self.at.seed, self.at.step + 1, self.robot_ns, action, sent, starved
-        )
+        outcome = self.driver.step(time.monotonic())
+        for event in outcome.decision.events:
+            self.get_logger().warning(event)
+        if outcome.decision.events:
+            self.mode_reason = self.driver.safety.why_not() or outcome.decision.events[-1]
+            self._publish_health()
         self._publish_state()
-        if done is not None:
-            self.result_pub.publish(to_result(done, ChunkResult.COMPLETED, self.robot_ns))
+        if outcome.done is not None:
+            self._publish_result(outcome.done, ChunkResult.COMPLETED)
+        reason = outcome.decision.refused or self.driver.safety.why_not()
+        self._publish_result(outcome.stopped, ChunkResult.STOPPED, reason)
 
     def _publish_state(self) -> None:
         self._said_at = time.monotonic()
-        reading = self.hand.read()
+        driver = self.driver
         if self.clock_pub is not None:
-            self.clock_pub.publish(Clock(clock=to_stamp(self.robot_ns)))
-        for obj in reading.objects:
-            self.object_pub.publish(to_object_state(self.at, obj))
+            self.clock_pub.publish(Clock(clock=to_stamp(driver.robot_ns)))
+        for obj in driver.reading.objects:
+            self.object_pub.publish(to_object_state(driver.at, obj))
         self.state_pub.publish(
-            to_hand_state(self.at, reading, self.playback.chunk_id, self.playback.steps_left)
+            to_hand_state(driver.at, driver.reading, driver.playback.chunk_id, driver.playback.steps_left)
         )
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
-            if self.mode != HandHealth.MODE_ACTIVE:
-                raise Refusal(
-                    f"chunk_id {message.chunk_id}: mode is {self.mode} ({self.mode_reason}), must be active"
-                )
-            chunk = from_chunk(message)
-            if not self.playback.offer(chunk, self.robot_ns / NANOSECONDS):
+            if not self.driver.offer(from_chunk(message), time.monotonic()):
                 self.counters["repeated_or_late_chunks"] += 1
         except Refusal as error:
             self.refuse("action_chunk", error)
-            self.result_pub.publish(to_refusal(message, error, self.robot_ns))
+            self.result_pub.publish(to_refusal(message, error, self.driver.robot_ns))
 
     def _on_policy(self, manifest: PolicyManifest) -> None:
-        self.playback.announce(manifest.version, manifest.sha256)
+        self.driver.playback.announce(manifest.version, manifest.sha256)
 
     def _on_reset(self, goal: ServerGoalHandle) -> ResetScene.Result:
         request = goal.request
@@ -197,38 +189,34 @@ class DriverNode(SoftflowNode[DriverParameters]):
         if result.message:
             goal.abort()
             return result
-        self._flush(ChunkResult.RESET, "scene was reset")
-        targets = self.hand.reset(request.seed)
-        self.robot_ns += round(self.period * NANOSECONDS)
-        rest = self.task.rest_action()
-        self.at = Step(request.episode_id, request.seed, 0, self.robot_ns, rest, targets, starved=False)
-        self.playback.begin(request.episode_id)
+        cut = self.driver.begin(request.episode_id, request.seed, time.monotonic())
+        self._publish_result(cut, ChunkResult.RESET, "scene was reset")
         self.pacer.start(time.monotonic() + self.pacer.period)
         self._publish_state()
         goal.succeed()
         result.ok = True
         return result
 
-    def _flush(self, reason: int, detail: str) -> None:
-        playing = self.playback.flush()
+    def _publish_result(self, playing: Playing | None, reason: int, detail: str = "") -> None:
         if playing is not None:
-            self.result_pub.publish(to_result(playing, reason, self.robot_ns, detail))
+            self.result_pub.publish(to_result(playing, reason, self.driver.robot_ns, detail))
 
     def _on_estop(self, request: EStop.Request, response: EStop.Response) -> EStop.Response:
-        self._set_mode(HandHealth.MODE_ESTOP, request.reason or "no reason given")
+        self.driver.safety.estop(request.reason)
+        self._mode_changed(self.driver.safety.estop_reason)
         response.ok, response.message = True, f"stopped: {self.mode_reason}"
         return response
 
     def _on_reset_estop(
         self, request: ResetEStop.Request, response: ResetEStop.Response
     ) -> ResetEStop.Response:
-        if not request.reason.strip():
-            response.message = "reason is empty, must say why it is safe to go on"
-        elif self.mode != HandHealth.MODE_ESTOP:
-            response.message = f"mode is {self.mode}, not estop"
-        else:
-            self._set_mode(HandHealth.MODE_ACTIVE, request.reason)
-            response.ok, response.message = True, "lifted"
+        try:
+            self.driver.safety.reset_estop(request.reason)
+        except Refusal as error:
+            response.message = str(error)
+            return response
+        self._mode_changed(request.reason)
+        response.ok, response.message = True, "lifted"
         return response
 
     def _on_set_mode(self, request: SetMode.Request, response: SetMode.Response) -> SetMode.Response:
@@ -238,15 +226,19 @@ class DriverNode(SoftflowNode[DriverParameters]):
         elif request.mode not in allowed:
             response.message = f"mode is {request.mode}, allowed: {allowed[0]} (hold), {allowed[1]} (active)"
         else:
-            self._set_mode(request.mode, request.reason)
+            if request.mode == HandHealth.MODE_HOLD:
+                self.driver.safety.hold(request.reason)
+            else:
+                self.driver.safety.follow()
+            self._mode_changed(request.reason)
             response.ok, response.message = True, "set"
         return response
 
-    def _set_mode(self, mode: int, reason: str) -> None:
-        self.mode, self.mode_reason = mode, reason
-        self.get_logger().info(f"mode {mode}: {reason}")
-        if mode != HandHealth.MODE_ACTIVE:
-            self._flush(ChunkResult.STOPPED, reason)
+    def _mode_changed(self, reason: str) -> None:
+        self.mode_reason = reason
+        self.get_logger().info(f"mode {self.mode}: {reason}")
+        if self.mode != HandHealth.MODE_ACTIVE:
+            self._publish_result(self.driver.playback.flush(), ChunkResult.STOPPED, reason)
         self._publish_health()
 
     def _publish_health(self) -> None:
@@ -255,25 +247,22 @@ class DriverNode(SoftflowNode[DriverParameters]):
                 ("p50", "p99", "max"), np.percentile(self.late, (50, 99, 100)), strict=True
             ):
                 self.counters[f"late_{name}_us"] = round(1e6 * value)
+        self.counters.update({k: v - self.counters[k] for k, v in self.driver.counters.items()})
         message = HandHealth(
             mode=self.mode,
             reason=self.mode_reason,
+            temperature=floats32(self.driver.reading.temperature),
+            faults=[fault.text for fault in self.driver.safety.faults.values()],
             starved_steps=self.counters["starved_steps"],
             refused_chunks=self.counters["refused_action_chunk"],
             clamped_values=self.counters["clamped_values"],
         )
-        message.header.stamp = to_stamp(self.robot_ns)
+        message.header.stamp = to_stamp(self.driver.robot_ns)
         self.health_pub.publish(message)
-
-    def _calibration_hash(self) -> str:
-        d = self.hand.description
-        parts: list[Any] = [d.hand, *d.joint_names, d.lower.tolist(), d.upper.tolist()]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def close(self) -> None:
         """Tell what was being played, then let go of the hand."""
-        self._flush(ChunkResult.STOPPED, "driver stops")
-        self.hand.disconnect()
+        self._publish_result(self.driver.close(), ChunkResult.STOPPED, "driver stops")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,8 +57,15 @@ class ChunkPlayback:
     finite, and start before it expires.
     """
 
-    def __init__(self, action_dim: int, period: float, max_horizon: int = 64) -> None:
-        self.action_dim, self.period, self.max_horizon = action_dim, period, max_horizon
+    def __init__(
+        self, action_dim: int, period: float, max_horizon: int = 64, max_lead: float = math.inf
+    ) -> None:
+        self.action_dim, self.period, self.max_horizon, self.max_lead = (
+            action_dim,
+            period,
+            max_horizon,
+            max_lead,
+        )
         self.known_versions: dict[int, str] = {}
         self.expired = 0
         """Chunks that were accepted and then had to wait beyond their expiry."""
@@ -70,6 +78,11 @@ class ChunkPlayback:
     def chunk_id(self) -> int:
         """Id of the chunk being played, 0 if none."""
         return self._current.chunk.chunk_id if self._current else 0
+
+    @property
+    def source(self) -> str:
+        """Where the chunk being played comes from, empty if there is none."""
+        return self._current.chunk.source if self._current else ""
 
     @property
     def steps_left(self) -> int:
@@ -92,11 +105,9 @@ class ChunkPlayback:
         Raises:
             Refusal: naming field, value and bound.
         """
-        if chunk.episode_id == self._previous_id != self._episode_id:
+        if self.superseded(chunk):
             return False
-        if chunk.episode_id == self._episode_id and chunk.chunk_id <= self._last_id:
-            return False
-        self._check(chunk, now)
+        self.check(chunk, now)
         if self._next is not None:
             raise Refusal(
                 f"chunk_id {chunk.chunk_id}: the queue holds {self._next.chunk_id} already, depth is 1"
@@ -105,7 +116,13 @@ class ChunkPlayback:
         self._next = chunk
         return True
 
-    def _check(self, chunk: Chunk, now: float) -> None:
+    def superseded(self, chunk: Chunk) -> bool:
+        """Whether it is a repetition, or was planned for the episode before."""
+        if chunk.episode_id == self._previous_id != self._episode_id:
+            return True
+        return chunk.episode_id == self._episode_id and chunk.chunk_id <= self._last_id
+
+    def check(self, chunk: Chunk, now: float) -> None:
         if chunk.episode_id != self._episode_id:
             raise Refusal(f"episode_id {chunk.episode_id!r}, the running episode is {self._episode_id!r}")
         shape = chunk.actions.shape
@@ -124,6 +141,10 @@ class ChunkPlayback:
             )
         if not now <= chunk.expiry:
             raise Refusal(f"expiry {chunk.expiry:.3f} s has passed, robot time is {now:.3f} s")
+        if not chunk.expiry - now <= self.max_lead:
+            raise Refusal(
+                f"expiry {chunk.expiry:.3f} s is more than {self.max_lead} s after robot time {now:.3f} s: future-dated"
+            )
 
     def next_action(self, step: int, now: float) -> FloatArray | None:
         """The action (A,) to apply at control step `step`, or None when there is nothing to play."""

@@ -1,7 +1,10 @@
-"""Checks between an action and the motors. Pure; every check names field, value and bound."""
+"""Checks between an action and the motors. Pure; every check names field, value and bound.
+
+`safety_core` puts them in order."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +30,20 @@ def check_finite(name: str, values: FloatArray) -> None:
     if not finite.all():
         index = int(np.flatnonzero(~finite)[0])
         raise Refusal(f"{name}[{index}] is {values.flat[index]}, must be finite")
+
+
+def in_order(names: Sequence[str], values: FloatArray, wanted: Sequence[str]) -> FloatArray:
+    """Values (J,) sorted as `wanted`, when each of its names comes exactly once. Raises Refusal."""
+    if len(names) != len(values):
+        raise Refusal(f"name has {len(names)} entries, position has {len(values)}")
+    given = dict(zip(names, values, strict=True))
+    if len(given) != len(names):
+        raise Refusal(f"name: {next(n for n in names if list(names).count(n) > 1)!r} comes twice")
+    missing = [n for n in wanted if n not in given]
+    unknown = [n for n in names if n not in wanted]
+    if missing or unknown:
+        raise Refusal(f"name: missing {missing or 'none'}, unknown {unknown or 'none'}")
+    return np.array([given[n] for n in wanted], dtype=np.float64)
 
 
 def clamp_action(action: FloatArray) -> Clamped:

@@ -1,0 +1,325 @@
+"""The driver without ROS: chunk playback, safety core and a hand, one control step at a time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from hand_driver.device import FloatArray, Hand, Reading
+from hand_driver.hand_spec import HandSpec
+from hand_driver.playback import Chunk, ChunkPlayback, Playing
+from hand_driver.safety import Refusal, clamp_action
+from hand_driver.safety_core import Decision, Mode, Safety, Wanted
+from hand_driver.safety_lease import Priority
+
+NANOSECONDS = 1_000_000_000
+HOMING = "driver"
+"""Source of the movement to the neutral pose."""
+HUMAN_SOURCES = ("teleop", "human")
+"""Sources of chunks that take the hand from a policy."""
+
+
+ARRIVED = 1e-6
+"""[rad] from the neutral pose."""
+
+
+def priority_of(source: str) -> Priority:
+    """Of the source of a chunk."""
+    return Priority.HUMAN if source in HUMAN_SOURCES else Priority.POLICY
+
+
+class ActionMap(Protocol):
+    """What an action (A,) in [-1, 1] means to the joints; a `Task` is one, `JointActions` another."""
+
+    def rest_action(self) -> FloatArray:
+        """The action (A,) in force at the start of an episode."""
+
+    def held_action(self, action: FloatArray) -> FloatArray:
+        """The action (A,) that keeps the joint targets which `action` led to."""
+
+    def action_to_joints(self, action: FloatArray, command: FloatArray) -> FloatArray:
+        """Joint targets (J,) of an action when `command` (J,) is in force."""
+
+
+class JointActions:
+    """One action a joint: -1 is its lower limit, +1 its upper. For hands without a task of their own."""
+
+    def __init__(self, spec: HandSpec) -> None:
+        self._lower, self._upper = spec.values("lower"), spec.values("upper")
+        self._neutral = spec.values("neutral")
+
+    def rest_action(self) -> FloatArray:
+        return self.joints_to_action(self._neutral)
+
+    def held_action(self, action: FloatArray) -> FloatArray:
+        return action
+
+    def action_to_joints(self, action: FloatArray, command: FloatArray) -> FloatArray:
+        return self._lower + (action + 1.0) / 2.0 * (self._upper - self._lower)
+
+    def joints_to_action(self, joints: FloatArray) -> FloatArray:
+        """The action (A,) that asks for joint targets (J,)."""
+        return (joints - self._lower) / (self._upper - self._lower) * 2.0 - 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where an episode stands after a control step."""
+
+    episode_id: str
+    seed: int
+    step: int
+    stamp: int
+    """[ns] robot clock"""
+    applied: FloatArray
+    command: FloatArray
+    """[rad, m] (J,)"""
+    starved: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a control step did."""
+
+    decision: Decision
+    done: Playing | None
+    """The chunk whose last step this was."""
+    stopped: Playing | None
+    """The chunk that was cut off, because of `decision.refused`."""
+
+
+class Driver:
+    """One hand under control. Not thread safe; times are [s] on a monotonic clock, but for `robot_ns`."""
+
+    def __init__(self, hand: Hand, spec: HandSpec, actions: ActionMap) -> None:
+        self.hand, self.spec, self.actions = hand, spec, actions
+        names = hand.description.action_names
+        self.safety = Safety(spec)
+        self.playback = ChunkPlayback(len(names), spec.period, max_lead=spec.safety.max_expiry)
+        self.counters: Counter[str] = Counter()
+        self.robot_ns = 0
+        self.at = Step("", 0, 0, 0, actions.rest_action(), np.zeros(0), starved=False)
+        self.reading: Reading
+        self.homing = False
+        self.last_error = ""
+        """Of the bus."""
+        self._stream: tuple[Wanted, float] | None = None
+        self._preempted: Playing | None = None
+        self._read_ok = True
+
+    @property
+    def simulated(self) -> bool:
+        """Whether time passes only in control steps, so that nothing need be done before an episode."""
+        return self.hand.description.backend == "sim"
+
+    @property
+    def real(self) -> bool:
+        """Whether there are motors, which go on in real time whatever this process does."""
+        return self.hand.description.backend in ("dynamixel", "orca")
+
+    @property
+    def robot_time(self) -> float:
+        """[s] robot clock"""
+        return self.robot_ns / NANOSECONDS
+
+    def start(self, now: float) -> None:
+        """Connect, and begin at rest at the pose in which the hand is. Raises OSError."""
+        self.hand.connect()
+        self.reading = self.hand.read()
+        if not (self.reading.valid.all() and np.isfinite(self.reading.position).all()):
+            silent = [n for n, ok in zip(self.spec.joint_names, self.reading.valid, strict=True) if not ok]
+            raise OSError(
+                f"{self.spec.name}: the pose at the start is unknown, not read: {', '.join(silent)}"
+            )
+        self._place(self.reading.position, now)
+        self.safety.follow()
+
+    def _place(self, pose: FloatArray, now: float) -> None:
+        self.safety.start(pose, now)
+        self.at = replace(self.at, command=np.array(pose))
+
+    def begin(self, episode_id: str, seed: int, now: float) -> Playing | None:
+        """Start an episode; returns the chunk that it cuts off.
+
+        A simulated scene is put into its start state. A real hand stays where it is; `home` moves it. Raises OSError.
+        """
+        cut = self.playback.flush()
+        self._stream, self.homing = None, False
+        self.safety.lease.release(self.safety.lease.holder)
+        targets = self.hand.reset(seed)
+        if targets is not None:
+            self._place(targets, now)
+            self.reading = self.hand.read()
+        self.robot_ns += round(self.spec.period * NANOSECONDS)
+        rest = self.actions.rest_action()
+        self.at = Step(episode_id, seed, 0, self.robot_ns, rest, self.at.command, starved=False)
+        self.playback.begin(episode_id)
+        return cut
+
+    def home(self, now: float) -> None:
+        """Go to the neutral pose at the safe speed; chunks are refused until it is reached. Raises Refusal."""
+        self.safety.lease.acquire(HOMING, Priority.HUMAN, now)
+        self.safety.wake()
+        self.homing = True
+
+    def offer(self, chunk: Chunk, now: float) -> bool:
+        """Queue a chunk; False if it is a repetition or came too late to matter. Raises Refusal."""
+        if self.playback.superseded(chunk):
+            return False
+        if self.safety.blocked:
+            raise Refusal(f"chunk_id {chunk.chunk_id}: {self.safety.why_not()}")
+        if self.homing:
+            raise Refusal(f"chunk_id {chunk.chunk_id}: the hand is on its way to the neutral pose")
+        s = self.spec.safety
+        if chunk.obs_step > self.at.step and chunk.episode_id == self.at.episode_id:
+            raise Refusal(
+                f"obs_step is {chunk.obs_step}, the episode is at step {self.at.step}: future-dated"
+            )
+        largest = float(np.abs(chunk.actions).max()) if chunk.actions.size else 0.0
+        if largest > s.max_action and math.isfinite(largest):
+            raise Refusal(
+                f"actions: the largest value is {largest:.4g}, allowed: {s.max_action} (other units?)"
+            )
+        self.playback.check(chunk, self.robot_time)
+        holder = self.safety.lease.current(now)
+        if holder and holder != chunk.source:
+            self.safety.lease.acquire(chunk.source, priority_of(chunk.source), now)
+            self._preempted, self._stream = self.playback.flush() or self._preempted, None
+        accepted = self.playback.offer(chunk, self.robot_time)
+        if accepted:
+            self.safety.lease.acquire(chunk.source, priority_of(chunk.source), now)
+            self.safety.wake()
+        return accepted
+
+    def stream(
+        self, holder: str, targets: FloatArray, now: float, priority: Priority = Priority.HUMAN
+    ) -> None:
+        """Follow joint targets (J,) of a person or a tool until they stop coming. Raises Refusal."""
+        if targets.shape != self.at.command.shape:
+            raise Refusal(f"targets has shape {targets.shape}, must be {self.at.command.shape}")
+        if not np.isfinite(targets).all():
+            raise Refusal(f"targets holds {targets[~np.isfinite(targets)][0]}, must be finite")
+        self.safety.lease.acquire(holder, priority, now)
+        self.safety.wake()
+        self._stream = Wanted(np.array(targets, dtype=np.float64), holder), now
+
+    def give_back(self, holder: str) -> bool:
+        """`holder` lets go of the hand; False when it did not hold it."""
+        if self._stream is not None and self._stream[0].holder == holder:
+            self._stream = None
+        return self.safety.lease.release(holder)
+
+    def step(self, now: float) -> Outcome:
+        """Make one control step. Raises nothing that a hand can cause."""
+        action, chosen = self.actions.held_action(self.at.applied), None
+        wanted = self._other_wanted(now)
+        stopped = (
+            self._take_preempted() if wanted is None else self._take_preempted() or self.playback.flush()
+        )
+        if wanted is None:
+            chosen = self._chunk_action(now)
+        if chosen is not None:
+            clamped = clamp_action(chosen)
+            targets = self.actions.action_to_joints(clamped.value, self.at.command)
+            wanted = Wanted(targets, self.playback.source)
+        decision = self.safety.step(now, self.reading if self._read_ok else None, wanted)
+        if self.safety.blocked or decision.refused:
+            stopped, chosen = stopped or self.playback.flush(), None
+        if chosen is not None:
+            action = clamped.value
+            self.counters["clamped_values"] += clamped.changed + decision.clamped
+        sent = self._command(decision)
+        self.robot_ns += round(self.hand.wait_period() * NANOSECONDS)
+        done = self.playback.applied(action) if chosen is not None else None
+        starved = decision.mode is not Mode.ACTIVE
+        at = self.at
+        self.at = Step(at.episode_id, at.seed, at.step + 1, self.robot_ns, action, sent, starved)
+        self._count(starved)
+        self._read()
+        return Outcome(decision, done, stopped)
+
+    def _chunk_action(self, now: float) -> FloatArray | None:
+        """The next action (A,) of the chunk that is played, if the hand would follow it."""
+        if not self.safety.may_move:
+            return None
+        action = self.playback.next_action(self.at.step, self.robot_time)
+        if action is not None and not self.safety.lease.current(now):
+            # Nobody has taken the hand while this process had no time to play.
+            self.safety.lease.acquire(self.playback.source, priority_of(self.playback.source), now)
+        return action
+
+    def _other_wanted(self, now: float) -> Wanted | None:
+        """Joint targets that come before any chunk: of a person, or of the way to the neutral pose."""
+        holder = self.safety.lease.current(now)
+        if self.homing:
+            way = self.spec.values("neutral") - self.safety.command
+            if np.abs(way).max() > ARRIVED and holder in ("", HOMING):
+                self.safety.lease.acquire(HOMING, Priority.HUMAN, now)
+                reach = self.spec.safety.max_jump
+                return Wanted(self.safety.command + np.clip(way, -reach, reach), HOMING)
+            self.homing = False
+            self.give_back(HOMING)
+            return None
+        if self._stream is None:
+            return None
+        wanted, at = self._stream
+        if now - at > self.spec.safety.lease_timeout or holder != wanted.holder:
+            self._stream = None
+            return None
+        return wanted
+
+    def _take_preempted(self) -> Playing | None:
+        preempted, self._preempted = self._preempted, None
+        return preempted
+
+    def _command(self, decision: Decision) -> FloatArray:
+        try:
+            sent = self.hand.command(decision.target, decision.stiffness)
+        except OSError as error:
+            self.safety.wrote(ok=False)
+            self._note("write", error)
+            return self.at.command
+        self.safety.wrote(ok=True)
+        return sent
+
+    def _read(self) -> None:
+        try:
+            self.reading, self._read_ok = self.hand.read(), True
+        except OSError as error:
+            self.reading = replace(self.reading, valid=np.zeros_like(self.reading.valid))
+            self._read_ok = False
+            self._note("read", error)
+
+    def _note(self, what: str, error: OSError) -> None:
+        self.counters[f"{what}_errors"] += 1
+        self.last_error = f"{what}: {error}"
+
+    def _count(self, starved: bool) -> None:
+        self.counters["control_steps"] += 1
+        self.counters["expired_chunks"] = self.playback.expired
+        self.counters["starved_steps"] += int(starved)
+        self.counters.update({k: v - self.counters[k] for k, v in self.safety.counters.items()})
+
+    def recover(self, reason: str) -> None:
+        """Bring the hand back after a fault: the bus first, then the safety core. Raises Refusal."""
+        try:
+            limp = self.hand.recover()
+            self.reading, self._read_ok = self.hand.read(), True
+            # A joint that had lost its torque is held where it is now; the others keep what they were told.
+            self.safety.rebase(limp, self.reading.position)
+            self.hand.command(self.safety.command, np.full(limp.shape, self.spec.safety.relax_stiffness))
+        except OSError as error:
+            self._note("recover", error)
+            raise Refusal(f"the hand does not come back: {error}") from error
+        self.safety.wrote(ok=True)
+        self.safety.recover(reason, self.reading)
+
+    def close(self) -> Playing | None:
+        """Let go of the hand; returns the chunk that this cuts off."""
+        cut = self.playback.flush()
+        self.hand.disconnect()
+        return cut
