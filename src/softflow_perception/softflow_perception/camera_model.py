@@ -44,7 +44,12 @@ class CameraModel:
         for name, size in (("width", self.width), ("height", self.height)):
             if not 1 <= size <= 10_000:
                 raise CalibrationError(f"camera {self.name}: {name} is {size} pixels, must be in [1, 10000]")
-        for name, shape in (("matrix", (3, 3)), ("distortion", (5,)), ("rotation", (3, 3)), ("position", (3,))):
+        for name, shape in (
+            ("matrix", (3, 3)),
+            ("distortion", (5,)),
+            ("rotation", (3, 3)),
+            ("position", (3,)),
+        ):
             value = np.asarray(getattr(self, name), dtype=np.float64)
             if value.shape != shape or not np.isfinite(value).all():
                 raise CalibrationError(

@@ -63,6 +63,11 @@ class PoseFilter:
         """Never seen, or not for too long."""
         return self._state is None or self._state.age > self.settings.lost_after
 
+    @property
+    def last(self) -> TrackedPose | None:
+        """The last known pose, however old; None when the body was never seen."""
+        return self._state
+
     def reset(self) -> None:
         """Forget everything, e.g. when the scene was reset."""
         self._state, self._gated = None, 0
@@ -82,7 +87,9 @@ class PoseFilter:
         if self._state is not None and stamp < self._state.stamp:
             raise ValueError(f"stamp is {stamp} ns, must be at least {self._state.stamp} ns")
         if measured is None:
-            self._state = None if self._state is None else self._predict(self._state, stamp)
+            if self._state is None or self.lost:
+                return None
+            self._state = self._predict(self._state, stamp)
             return None if self.lost else self._state
         if self._state is None or self.lost:
             self._state = self._start(stamp, measured)

@@ -126,7 +126,9 @@ def test_rendered_frames_with_fingers_in_front_give_the_pose() -> None:
         frames, without = frames + 1, without + (found is None)
         assert tracked is not None
         metres.append(np.linalg.norm(tracked.position - truth.position))
-        degrees.append(np.rad2deg(np.linalg.norm(log(tracked.rotation @ from_quaternion(truth.quaternion).T))))
+        degrees.append(
+            np.rad2deg(np.linalg.norm(log(tracked.rotation @ from_quaternion(truth.quaternion).T)))
+        )
     eye.close()
     assert np.median(metres) < 0.002 and np.median(degrees) < 2.0
     assert without <= 0.05 * frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from softflow_sim.scene import Scene
 from softflow_tasks.cube_rotation import REST_HEIGHT
 from softflow_tasks.task import FloatArray, Objects
 
+NOISE = 2.0
+"""[1/255] standard deviation of a pixel."""
+_NOISE_MARGIN = 64
 WIDTH, HEIGHT = 640, 480
 """[pixels]"""
 _NARROW = 25.0
@@ -71,6 +75,9 @@ class SimulatedCamera:
         """Raises ValueError for a task without cameras or an unknown camera."""
         self.optics = cube_camera(name)
         self._scene = _scene(task_id)
+        self._rng = np.random.default_rng(0)
+        size = (self.optics.height + _NOISE_MARGIN, self.optics.width + _NOISE_MARGIN, 3)
+        self._noise = np.rint(self._rng.normal(0.0, NOISE, size)).astype(np.int16)
         mj, number = self._scene.model, self._scene.model.camera("camera").id
         mj.cam_fovy[number] = _NARROW
         mj.cam_pos[number] = self.optics.position
@@ -79,9 +86,16 @@ class SimulatedCamera:
         mujoco.mju_mat2Quat(mj.cam_quat[number], rotation.ravel())
 
     def render(self, joints: FloatArray, objects: Objects) -> NDArray[np.uint8]:
-        """RGB picture (H, W, 3) of a hand at (J,) [rad, m] and objects."""
+        """RGB picture (H, W, 3) of a hand at (J,) [rad, m] and objects, with a sensor's noise.
+
+        Without noise a scene at rest would look like a camera that hangs.
+        """
         self._scene.show(joints, objects)
-        return self._scene.render(self.optics.width, self.optics.height)
+        clean = self._scene.render(self.optics.width, self.optics.height)
+        # A part of one large picture of noise, elsewhere each time: new noise would cost more than the drawing.
+        top, left = self._rng.integers(_NOISE_MARGIN, size=2)
+        noise = self._noise[top : top + self.optics.height, left : left + self.optics.width]
+        return np.asarray(cv2.add(clean, noise, dtype=cv2.CV_8U), dtype=np.uint8)
 
     def close(self) -> None:
         """Free the renderer."""

@@ -108,9 +108,7 @@ class Scene(ABC):
             self.data.qpos[first : first + 7] = [*sample.position, w, x, y, z]
         mujoco.mj_forward(self.model, self.data)
 
-    def render(
-        self, width: int = 640, height: int = 480, camera: str = "camera"
-    ) -> NDArray[np.uint8]:
+    def render(self, width: int = 640, height: int = 480, camera: str = "camera") -> NDArray[np.uint8]:
         """RGB picture (height, width, 3)."""
         if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
             self.close()

@@ -39,9 +39,7 @@ def square(face: int, half: float, right: float = 0.0, up: float = 0.0) -> Float
     normal, upward = (np.array(v, dtype=np.float64) for v in _FACES[face])
     rightward = np.cross(upward, normal)
     offsets = ((-half, half), (half, half), (half, -half), (-half, -half))
-    return np.array(
-        [CUBE_HALF * normal + (right + x) * rightward + (up + y) * upward for x, y in offsets]
-    )
+    return np.array([CUBE_HALF * normal + (right + x) * rightward + (up + y) * upward for x, y in offsets])
 
 
 def tag_corners() -> dict[int, FloatArray]:
