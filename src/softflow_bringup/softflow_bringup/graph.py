@@ -88,8 +88,8 @@ class GraphDescription:
 
 _GRAPH_KEYS = ("help", "arguments", "nodes")
 _ARGUMENT_KEYS = ("default", "help", "choices")
-# Key in the YAML -> kind of its value. `use` takes the entry of that name from the catalogue as a base. `when`: arguments
-# and the value, or list of values, that each must have; else the node is left out.
+# Key in the YAML -> kind of its value. `use` takes the entry of that name from the catalogue as a base. `when` names
+# arguments with the value, or list of values, that each must have; else the node is left out.
 _NODE_KEYS: dict[str, type] = {
     "use": str,
     "package": str,

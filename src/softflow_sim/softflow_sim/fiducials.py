@@ -47,10 +47,11 @@ def tag_assets() -> str:
         coordinates += [(left, 0.0), (right, 0.0), (right, 1.0), (left, 1.0)]
         # Counter-clockwise from outside: top left, bottom left, bottom right, top right.
         triangles += [(first, first + 3, first + 2), (first, first + 2, first + 1)]
+    numbers = f'vertex="{_numbers(vertices)}" texcoord="{_numbers(coordinates)}" face="{_numbers(triangles)}"'
     return f"""
     <texture name="cube_tags" type="2d" file="{TEXTURE_FILE}"/>
     <material name="cube_tags" texture="cube_tags" specular="0" shininess="0"/>
-    <mesh name="cube_tags" vertex="{_numbers(vertices)}" texcoord="{_numbers(coordinates)}" face="{_numbers(triangles)}"/>"""
+    <mesh name="cube_tags" {numbers}/>"""
 
 
 TAG_GEOM = '<geom name="cube_tags" type="mesh" mesh="cube_tags" material="cube_tags" mass="0" contype="0" conaffinity="0"/>'

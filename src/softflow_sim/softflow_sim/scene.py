@@ -100,7 +100,7 @@ class Scene(ABC):
         return ObjectSample(np.array(self.data.xpos[body]), np.array([x, y, z, w]), linear, angular)
 
     def show(self, joints: FloatArray, objects: Objects) -> None:
-        """Put hand (J,) [rad, m] and objects where somebody else's scene has them, to be looked at; nothing is stepped."""
+        """Put hand (J,) [rad, m] and objects where another scene has them, to be looked at; nothing is stepped."""
         self.data.qpos[: self._joints] = joints
         for name, sample in objects.items():
             first = self.model.jnt_qposadr[self.model.body_jntadr[self._bodies[name]]]

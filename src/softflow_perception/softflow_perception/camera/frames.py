@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 RGBImage = NDArray[np.uint8]
 """(H, W, 3), red first."""
 FORMAT = "rgb8; jpeg compressed bgr8"
-"""Of sensor_msgs/CompressedImage: the picture was rgb8; inside a JPEG file OpenCV's order is what its readers expect."""
+"""Of sensor_msgs/CompressedImage: the picture was rgb8; "bgr8" is how OpenCV's JPEG functions name their side."""
 
 
 class FrameError(ValueError):
