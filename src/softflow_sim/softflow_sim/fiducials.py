@@ -54,7 +54,8 @@ def tag_assets() -> str:
     <mesh name="cube_tags" {numbers}/>"""
 
 
-TAG_GEOM = '<geom name="cube_tags" type="mesh" mesh="cube_tags" material="cube_tags" mass="0" contype="0" conaffinity="0"/>'
+_UNTOUCHABLE = 'mass="0" contype="0" conaffinity="0"'
+TAG_GEOM = f'<geom name="cube_tags" type="mesh" mesh="cube_tags" material="cube_tags" {_UNTOUCHABLE}/>'
 
 
 def _numbers(rows: list[tuple[float, ...]] | list[list[float]]) -> str:
