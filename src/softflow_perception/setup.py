@@ -14,7 +14,13 @@ setup(
     zip_safe=True,
     maintainer="softflow maintainers",
     maintainer_email="maintainers@example.com",
-    description="Aligns hand state and object state to the observation vector.",
+    description="Cameras, object poses from tags, and sensors aligned to the observation vector.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["perception_node = softflow_perception.node:main"]},
+    entry_points={
+        "console_scripts": [
+            "camera_node = softflow_perception.camera.node:main",
+            "perception_node = softflow_perception.node:main",
+            "pose_node = softflow_perception.pose.node:main",
+        ]
+    },
 )

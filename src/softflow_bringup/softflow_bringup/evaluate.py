@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
         "--seed", type=int, default=0, help="of start states and noise; equal seeds are comparable"
     )
     parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
+    parser.add_argument("--eyes", choices=("none", "camera"), default="none", help="see the graph argument")
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
     if not options.weights.is_file():
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         "task": options.task,
         "seed": options.seed,
         "speed": options.speed,
+        "eyes": options.eyes,
         "weights": options.weights.resolve(),
     }
     try:

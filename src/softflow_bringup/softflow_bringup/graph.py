@@ -91,12 +91,14 @@ class GraphDescription:
 
 _GRAPH_KEYS = ("help", "arguments", "nodes")
 _ARGUMENT_KEYS = ("default", "help", "choices")
-# Key in the YAML -> kind of its value. `use` takes the entry of that name from the catalogue as a base.
+# Key in the YAML -> kind of its value. `use` takes the entry of that name from the catalogue as a base. `when` names
+# arguments with the value, or list of values, that each must have; else the node is left out.
 _NODE_KEYS: dict[str, type] = {
     "use": str,
     "package": str,
     "executable": str,
     "name": str,
+    "when": dict,
     "namespace": str,
     "parameters": dict,
     "parameter_files": list,
@@ -157,6 +159,8 @@ def load_graph(name_or_path: str | Path, arguments: Mapping[str, Any] | None = N
     nodes: dict[str, NodeDescription] = {}
     for index, entry in enumerate(entries):
         node = _make_node(path, f"{path}: nodes[{index}]", entry, values)
+        if node is None:
+            continue
         if node.name in nodes:
             raise GraphError(f"{path}: nodes[{index}].name: {node.name!r} is given twice; names must differ")
         nodes[node.name] = node
@@ -229,8 +233,11 @@ def _argument_values(
     return values
 
 
-def _make_node(path: Path, where: str, entry: Any, values: Mapping[str, Any]) -> NodeDescription:
+def _make_node(path: Path, where: str, entry: Any, values: Mapping[str, Any]) -> NodeDescription | None:
+    """None: its `when` does not hold."""
     entry = _complete_entry(path, where, entry)
+    if not _holds(f"{where}.when", entry.pop("when", {}), values):
+        return None
     checked: dict[str, Any] = {}
     for key, value in substitute(where, entry, values).items():
         checked[key] = check_kind(f"{where}.{key}", value, _NODE_KEYS[key])
@@ -253,6 +260,16 @@ def _make_node(path: Path, where: str, entry: Any, values: Mapping[str, Any]) ->
     _check_numbers(where, checked)
     checked.update(secure(where, checked, str(values.get("keystore", ""))))
     return NodeDescription(**checked)
+
+
+def _holds(where: str, conditions: Any, values: Mapping[str, Any]) -> bool:
+    """Whether each named argument has the given value, or one of a list of them."""
+    for name, wanted in check_kind(where, conditions, dict).items():
+        if name not in values:
+            raise GraphError(f"{where}: unknown argument {name!r}; {suggest(name, values)}")
+        if values[name] not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
 
 
 def _complete_entry(path: Path, where: str, entry: Any) -> dict[str, Any]:

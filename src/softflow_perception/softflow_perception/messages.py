@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from softflow_msgs.msg import HandState, ObjectState, Observation
 
@@ -36,7 +38,12 @@ def to_object_sample(message: ObjectState) -> ObjectSample:
 
 
 def to_observation(
-    task: Task, state: StateVector, hand: HandState, aligned: Aligned[object], obs_id: int
+    task: Task,
+    state: StateVector,
+    hand: HandState,
+    aligned: Aligned[object],
+    obs_id: int,
+    unseen: Collection[str] = (),
 ) -> Observation:
     message = Observation(
         episode_id=hand.episode_id,
@@ -50,6 +57,7 @@ def to_observation(
         applied_action=hand.applied_action,
         sensor_names=list(aligned.stamps),
         sensor_stamps=[to_stamp(s) for s in aligned.stamps.values()],
+        sensor_valid=[name not in unseen for name in aligned.stamps],
         skew=aligned.skew,
     )
     message.header.stamp = to_stamp(max(aligned.stamps.values()))

@@ -39,6 +39,7 @@ TOPICS: tuple[tuple[str, Any, Any], ...] = (
     ("episode_event", EpisodeEvent, latched(100)),
     ("hand_state", HandState, stream()),
     ("object_state", ObjectState, stream()),
+    ("object_seen", ObjectState, stream()),
     ("observation", Observation, stream()),
     ("action_chunk", ActionChunk, stream()),
     ("chunk_result", ChunkResult, stream()),

@@ -42,12 +42,13 @@ def _palm(height: float, attributes: str = "") -> str:
     return f'<geom type="cylinder" size="0.06 0.008" pos="0 0 {height + 0.012}" class="link" {attributes}/>'
 
 
-def hand_mjcf(scene: str, name: str) -> str:
-    """A complete MJCF document: the palm-down hand above a floor, plus `scene` (world body elements)."""
+def hand_mjcf(scene: str, name: str, assets: str = "") -> str:
+    """A complete MJCF document: the palm-down hand above a floor, plus `scene` (world body elements) and `assets`."""
     fingers = "".join(_finger(i, palmdown.BASE_HEIGHT, abduction=True) for i in range(palmdown.FINGERS))
     hand = _palm(palmdown.BASE_HEIGHT, 'rgba=".3 .3 .35 1"') + fingers
     camera = 'pos="0.22 -0.22 0.12" xyaxes="0.707 0.707 0 -0.12 0.12 1"'
-    return _document(name, hand + scene, [_SERVO.format(joint) for joint in palmdown.JOINT_NAMES], camera)
+    servos = [_SERVO.format(joint) for joint in palmdown.JOINT_NAMES]
+    return _document(name, hand + scene, servos, camera, assets)
 
 
 def gantry_hand_mjcf(scene: str, name: str) -> str:
@@ -65,7 +66,7 @@ def gantry_hand_mjcf(scene: str, name: str) -> str:
     return _document(name, hand + scene, actuators, 'pos="0.30 0 0.22" xyaxes="0 1 0 -0.45 0 1"')
 
 
-def _document(name: str, world: str, actuators: list[str], camera: str) -> str:
+def _document(name: str, world: str, actuators: list[str], camera: str, assets: str = "") -> str:
     lines = "\n    ".join(actuators)
     return f"""
 <mujoco model="{name}">
@@ -87,6 +88,8 @@ def _document(name: str, world: str, actuators: list[str], camera: str) -> str:
     <default class="servo"><position kp="1.5" kv="0.06" forcerange="-0.6 0.6" inheritrange="1"/></default>
     <default class="gantry"><position kp="400" kv="30" forcerange="-40 40" inheritrange="1"/></default>
   </default>
+  <asset>{assets}
+  </asset>
   <worldbody>
     <light pos="0.3 -0.3 0.6" dir="-.4 .4 -1" castshadow="false"/>
     <geom name="floor" type="plane" size=".3 .3 .1" contype="1" conaffinity="2" rgba=".35 .4 .45 1"/>

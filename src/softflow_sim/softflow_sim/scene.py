@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import mujoco
 import numpy as np
@@ -18,9 +19,10 @@ class Scene(ABC):
     The model's first J degrees of freedom are the hand's joints, its actuators their position servos.
     """
 
-    def __init__(self, task: Task, mjcf: str) -> None:
+    def __init__(self, task: Task, mjcf: str, files: Mapping[str, bytes] | None = None) -> None:
+        """`files`: contents of the files that the MJCF names."""
         self.task = task
-        self.model = mujoco.MjModel.from_xml_string(mjcf)
+        self.model = mujoco.MjModel.from_xml_string(mjcf, dict(files or {}))
         self.data = mujoco.MjData(self.model)
         self.substeps = round(1.0 / self.task.control_hz / TIMESTEP)
         self._joints = len(task.joint_names)
@@ -97,12 +99,21 @@ class Scene(ABC):
             angular = rotation @ self.data.qvel[first + 3 : first + 6]
         return ObjectSample(np.array(self.data.xpos[body]), np.array([x, y, z, w]), linear, angular)
 
-    def render(self, width: int = 640, height: int = 480) -> NDArray[np.uint8]:
+    def show(self, joints: FloatArray, objects: Objects) -> None:
+        """Put hand (J,) [rad, m] and objects where another scene has them, to be looked at; nothing is stepped."""
+        self.data.qpos[: self._joints] = joints
+        for name, sample in objects.items():
+            first = self.model.jnt_qposadr[self.model.body_jntadr[self._bodies[name]]]
+            x, y, z, w = sample.quaternion
+            self.data.qpos[first : first + 7] = [*sample.position, w, x, y, z]
+        mujoco.mj_forward(self.model, self.data)
+
+    def render(self, width: int = 640, height: int = 480, camera: str = "camera") -> NDArray[np.uint8]:
         """RGB picture (height, width, 3)."""
         if self._renderer is None or (self._renderer.width, self._renderer.height) != (width, height):
             self.close()
             self._renderer = mujoco.Renderer(self.model, height, width)
-        self._renderer.update_scene(self.data, camera="camera")
+        self._renderer.update_scene(self.data, camera=camera)
         return self._renderer.render()
 
     def close(self) -> None:

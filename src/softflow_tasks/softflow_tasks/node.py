@@ -46,6 +46,13 @@ class EpisodeParameters:
     recorders: int = bounded(
         1, low=0, high=10, doc="readers of rewards and events to be matched with before it"
     )
+    unseen_limit: float = bounded(
+        0.5,
+        low=0.0,
+        high=60.0,
+        unit="s",
+        doc="robot time that an object may be out of sight, then the episode ends",
+    )
     stall_timeout: float = bounded(
         10.0, low=1.0, high=3600.0, unit="s", doc="without an observation: start anew"
     )
@@ -62,6 +69,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._labelled = 0
         self._resetting = False
         self._estop = ""
+        self._unseen, self._unseen_step = 0, 0
         self._robot_stamp = Time()
         self._last_seen = time.monotonic()
         self.event_pub = self.create_publisher(EpisodeEvent, "episode_event", latched(100))
@@ -123,6 +131,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self.counters["observations_of_other_episodes"] += 1
             return
         self._last_seen, self._robot_stamp = time.monotonic(), message.header.stamp
+        if self._too_long_unseen(message):
+            return
         try:
             outcome = episode.observe(message.step, numpy32(message.state))
         except OutOfOrderError as error:
@@ -139,6 +149,27 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if episode.outcome is not None:
             kind = EpisodeEvent.TERMINATED if outcome.terminated else EpisodeEvent.TRUNCATED
             self._end(kind, outcome.cause)
+
+    def _too_long_unseen(self, message: Observation) -> bool:
+        """End the episode when a sensor has had nothing new for too long: what is judged then is not what happens."""
+        names = [n for n, valid in zip(message.sensor_names, message.sensor_valid, strict=False) if not valid]
+        if not names or message.step != self._unseen_step + 1:
+            self._unseen = 0
+        self._unseen_step = message.step
+        if not names:
+            return False
+        self._unseen += 1
+        self.counters["observations_without_sight"] += 1
+        if self._unseen <= self.params.unseen_limit * self.task.control_hz:
+            return False
+        assert self.episode is not None
+        if self.episode.steps:
+            self._label()
+        self._end(
+            EpisodeEvent.TRUNCATED if self.episode.steps else EpisodeEvent.DISCARDED,
+            f"{names[0]} out of sight",
+        )
+        return True
 
     def _on_health(self, message: HandHealth) -> None:
         stopped = message.mode == HandHealth.MODE_ESTOP

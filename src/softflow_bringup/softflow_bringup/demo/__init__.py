@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from softflow_bringup.demo.plan import QUICK, STAGES, Plan
@@ -24,10 +25,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of start states, teacher, networks and noise")
     parser.add_argument("--run", type=Path, default=None, help="directory; an unfinished run there goes on")
     parser.add_argument("--quick", action="store_true", help="two minutes that show that it runs; no meaning")
+    parser.add_argument(
+        "--eyes",
+        choices=("none", "camera"),
+        default="none",
+        help="camera: policy and reward see the cube's tags in rendered pictures, nothing of the simulation's state",
+    )
     options = parser.parse_args(argv)
     plan = QUICK if options.quick else Plan()
+    if options.eyes == "camera":
+        # Drawing and looking take as long again as the rest.
+        plan = replace(plan, eyes="camera", online_wall=2 * plan.online_wall)
     stop = StopFlag.install()
-    run = options.run or _directory(plan, options.seed, "quick" if options.quick else "demo")
+    run = options.run or _directory(plan, options.seed, _kind(options))
     try:
         demo = Demo(run, plan, options.seed, stop.is_set)
     except ValueError as error:
@@ -45,6 +55,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"\nsoftflow demo: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _kind(options: argparse.Namespace) -> str:
+    """What the run's directory begins with."""
+    return ("quick" if options.quick else "demo") + ("-camera" if options.eyes == "camera" else "")
 
 
 def _directory(plan: Plan, seed: int, kind: str) -> Path:

@@ -12,6 +12,8 @@ class Plan:
     """Sizes of a demo. The defaults fit 15 minutes on 2 cores."""
 
     task: str = "CubeRotation-v0"
+    eyes: str = "none"
+    """Where policy and reward know the cube from: "none", the simulation's state, or "camera"."""
     demonstrations: int = 60
     """Episodes of the scripted teacher."""
     eval_episodes: int = 20

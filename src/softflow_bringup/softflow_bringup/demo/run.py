@@ -172,7 +172,7 @@ class Demo:
     # -- Helpers
 
     def _arguments(self) -> dict[str, object]:
-        return {"task": self.plan.task, "seed": self.seed}
+        return {"task": self.plan.task, "seed": self.seed, "eyes": self.plan.eyes}
 
     def _weights(self, stage: str) -> Path:
         return self.learner / "policies" / f"{stage}.safetensors"

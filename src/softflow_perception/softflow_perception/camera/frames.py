@@ -1,0 +1,112 @@
+"""Pictures between camera, wire, bag and training: RGB everywhere, said once, and watched."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+RGBImage = NDArray[np.uint8]
+"""(H, W, 3), red first."""
+FORMAT = "rgb8; jpeg compressed bgr8"
+"""Of sensor_msgs/CompressedImage: the picture was rgb8; "bgr8" is how OpenCV's JPEG functions name their side."""
+
+
+class FrameError(ValueError):
+    """A picture that must not be used; the text names the field, its value and what it must be."""
+
+
+def encode_jpeg(image: RGBImage, quality: int) -> bytes:
+    """JPEG file of an RGB image; `quality` in [1, 100]. Raises FrameError for another shape or type."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise FrameError(f"image has shape {image.shape} and type {image.dtype}, must be (H, W, 3) uint8")
+    ok, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not ok:
+        raise FrameError(f"image of shape {image.shape} could not be encoded as JPEG")
+    return bytes(data)
+
+
+def decode(data: bytes) -> RGBImage:
+    """RGB image of a JPEG or PNG file. Raises FrameError."""
+    return np.asarray(cv2.cvtColor(_decoded(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def decode_grey(data: bytes) -> NDArray[np.uint8]:
+    """Brightness (H, W) of a JPEG or PNG file. Raises FrameError."""
+    return _decoded(data, cv2.IMREAD_GRAYSCALE)
+
+
+def _decoded(data: bytes, flags: int) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if image is None:
+        raise FrameError(f"{len(data)} bytes are not a JPEG or PNG picture")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def check_format(text: str) -> None:
+    """Raises FrameError for the `format` of a CompressedImage that is not an RGB picture in a file we read."""
+    original, _, rest = text.partition(";")
+    if original.strip() not in ("rgb8", "bgr8", "mono8") or not rest.strip().startswith(("jpeg", "png")):
+        raise FrameError(f"format is {text!r}, must be such as {FORMAT!r}")
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """What a camera may do before it counts as broken."""
+
+    width: int
+    """[pixels]"""
+    height: int
+    """[pixels]"""
+    frozen_after: int = 10
+    """Equal pictures in a row: a real sensor's noise never repeats."""
+    stale_after: float = 0.5
+    """[s] without a picture"""
+    clock_offset: float = 0.2
+    """[s] between a picture's stamp and the robot's clock"""
+
+
+class FrameWatch:
+    """Says what is wrong with a stream of pictures, in words; "" while it is well."""
+
+    def __init__(self, limits: FrameLimits) -> None:
+        self.limits = limits
+        self.fault = "no picture yet"
+        self._last: int | None = None
+        self._mark = 0
+        self._equal = 0
+
+    def picture(self, stamp: int, now: int, size: tuple[int, int], data: bytes) -> str:
+        """Take in a picture of `size` (width, height) as it came over the wire; stamps [ns], robot clock.
+
+        Returns the fault that it shows.
+        """
+        before, self._last = self._last, stamp
+        mark = zlib.crc32(data)
+        self._equal = self._equal + 1 if mark == self._mark else 0
+        self._mark = mark
+        wanted, offset = (self.limits.width, self.limits.height), (stamp - now) / 1e9
+        if size != wanted:
+            self.fault = f"picture is {size[0]}x{size[1]}, the calibration is for {wanted[0]}x{wanted[1]}"
+        elif before is not None and stamp <= before:
+            self.fault = f"stamp is {stamp} ns, must be above the one before, {before} ns"
+        elif abs(offset) > self.limits.clock_offset:
+            self.fault = (
+                f"stamp is {offset:+.3f} s off the robot's clock, must be within {self.limits.clock_offset} s"
+            )
+        elif self._equal >= self.limits.frozen_after:
+            self.fault = f"{self._equal + 1} equal pictures in a row: frozen"
+        else:
+            self.fault = ""
+        return self.fault
+
+    def check(self, now: int) -> str:
+        """The fault at a time [ns] at which no picture came."""
+        if self._last is not None and (now - self._last) / 1e9 > self.limits.stale_after:
+            self.fault = f"no picture for {(now - self._last) / 1e9:.2f} s, limit {self.limits.stale_after} s"
+        return self.fault

@@ -1,0 +1,157 @@
+"""The camera node: pictures of a device, a recording or the simulated scene, on the same topics."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from softflow_msgs.msg import HandState, ObjectState
+
+from softflow_node.messages import from_stamp, numpy32
+from softflow_node.node import SoftflowNode, latched, run_node, stream
+from softflow_node.parameters import ParameterError, bounded
+from softflow_perception.alignment import Aligned, Aligner
+from softflow_perception.camera.frames import RGBImage, encode_jpeg
+from softflow_perception.camera.messages import to_camera_info, to_camera_pose, to_image
+from softflow_perception.camera.sources import CaptureSource, SourceError
+from softflow_perception.camera_model import CameraModel, load_camera
+from softflow_perception.messages import to_object_sample
+from softflow_tasks import make_task, task_ids
+
+HAND = "hand_state"
+REOPEN = 1.0
+"""[s] between attempts to open a device that is gone."""
+
+
+@dataclass(frozen=True)
+class CameraParameters:
+    """Parameters of the camera node."""
+
+    source: str = bounded(
+        "sim", choices=("sim", "device"), doc="sim draws the scene; device: V4L2 or a video file"
+    )
+    name: str = bounded("front", doc="of the camera; its topics are camera/NAME/...")
+    task: str = bounded("CubeRotation-v0", choices=task_ids(), doc="whose scene is drawn")
+    device: str = bounded("/dev/video0", doc="device, its number, or a video file")
+    calibration: str = bounded("", doc="camera file (YAML) of a device: intrinsics and place")
+    rate: float = bounded(30.0, low=0.1, high=1000.0, unit="Hz", doc="of a device")
+    quality: int = bounded(90, low=1, high=100, doc="of the JPEG pictures")
+
+
+class CameraNode(SoftflowNode[CameraParameters]):
+    """Simulated pictures carry the stamp of the state they show; a device's, the time its frame came."""
+
+    def __init__(self) -> None:
+        super().__init__("camera", CameraParameters)
+        self._eye: Any = None
+        self._reader: threading.Thread | None = None
+        self._stopping = False
+        self.model = self._simulated() if self.params.source == "sim" else self._calibrated()
+        base = f"camera/{self.params.name}"
+        self.image_pub = self.create_publisher(CompressedImage, f"{base}/image/compressed", stream())
+        self.info_pub = self.create_publisher(CameraInfo, f"{base}/camera_info", latched())
+        self.pose_pub = self.create_publisher(PoseStamped, f"{base}/pose", latched())
+        self.info_pub.publish(to_camera_info(self.model))
+        self.pose_pub.publish(to_camera_pose(self.model))
+        if self.params.source == "sim":
+            self._watch_scene()
+        else:
+            self._reader = threading.Thread(target=self._read_device, daemon=True)
+            self._reader.start()
+
+    def _simulated(self) -> CameraModel:
+        # Only here: a camera on a robot needs no simulator.
+        from softflow_sim.cameras import SimulatedCamera
+
+        try:
+            self._eye = SimulatedCamera(self.params.task, self.params.name)
+        except ValueError as error:
+            raise ParameterError(f"{self.get_name()}: {error}") from error
+        o = self._eye.optics
+        return CameraModel(
+            self.params.name, o.width, o.height, o.matrix, rotation=o.rotation, position=o.position
+        )
+
+    def _calibrated(self) -> CameraModel:
+        path = self.params.calibration
+        try:
+            return load_camera(Path(path))
+        except (OSError, ValueError) as error:
+            raise ParameterError(
+                f"{self.get_name()}: parameter 'calibration' is {path!r}: {error}"
+            ) from error
+
+    def _watch_scene(self) -> None:
+        task = make_task(self.params.task)
+        self._aligner: Aligner[Any] = Aligner(HAND, task.objects, 0.5 / task.control_hz)
+        self.create_subscription(HandState, HAND, lambda m: self._on_state(HAND, m), stream())
+        self.create_subscription(
+            ObjectState, "object_state", lambda m: self._on_state(m.object_name, m), stream()
+        )
+
+    def _on_state(self, sensor: str, message: Any) -> None:
+        if sensor != HAND and sensor not in self._aligner.others:
+            return
+        for aligned in self._aligner.add(sensor, from_stamp(message.header.stamp), message):
+            self._draw(aligned)
+
+    def _draw(self, aligned: Aligned[Any]) -> None:
+        hand = aligned.samples[HAND]
+        objects = {name: to_object_sample(o) for name, o in aligned.samples.items() if name != HAND}
+        image = self._eye.render(numpy32(hand.position).astype(np.float64), objects)
+        self._publish(image, aligned.stamps[HAND])
+
+    def _publish(self, image: RGBImage, stamp: int) -> None:
+        self.image_pub.publish(to_image(self.params.name, encode_jpeg(image, self.params.quality), stamp))
+        self.counters["pictures"] += 1
+
+    def _read_device(self) -> None:
+        """A thread, since a device makes its reader wait; publishing is safe from any thread."""
+        p, m = self.params, self.model
+        while not self._stopping:
+            try:
+                source = CaptureSource(p.device, m.width, m.height, p.rate)
+            except SourceError as error:
+                self._lost(error)
+                continue
+            due = time.monotonic()
+            try:
+                while not self._stopping:
+                    image = source.read()
+                    self._publish(image, self.get_clock().now().nanoseconds)
+                    if source.recorded:
+                        due += 1.0 / p.rate
+                        time.sleep(max(0.0, due - time.monotonic()))
+            except SourceError as error:
+                self._lost(error)
+            finally:
+                source.close()
+
+    def _lost(self, error: SourceError) -> None:
+        self.counters["device_losses"] += 1
+        self.get_logger().error(f"{error}; trying again")
+        time.sleep(REOPEN)
+
+    def close(self) -> None:
+        """Free device and renderer."""
+        self._stopping = True
+        if self._reader is not None:
+            self._reader.join(timeout=2.0)
+        if self._eye is not None:
+            self._eye.close()
+
+
+def main() -> None:
+    """Entry point of `camera_node`."""
+    sys.exit(run_node(CameraNode))
+
+
+if __name__ == "__main__":
+    main()

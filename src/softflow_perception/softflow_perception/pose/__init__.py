@@ -1,0 +1,1 @@
+"""The pose node: pictures -> poses of objects with tags."""

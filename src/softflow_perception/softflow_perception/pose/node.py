@@ -1,0 +1,177 @@
+"""The pose node: pictures of calibrated cameras -> the tagged object's pose and velocity."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from softflow_msgs.msg import HandState, ObjectState
+
+from softflow_node.messages import from_stamp
+from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
+from softflow_node.parameters import ParameterError, bounded
+from softflow_perception.camera.frames import FrameLimits, FrameWatch, check_format, decode_grey
+from softflow_perception.camera.messages import from_camera
+from softflow_perception.camera_model import CameraModel
+from softflow_perception.fiducial import Corners, TagDetector, estimate
+from softflow_perception.pose.messages import to_object_state
+from softflow_perception.tracking import PoseFilter
+from softflow_tasks import cube_tags
+
+LATENCIES = 2000
+"""Pictures over which the latency's percentiles are taken."""
+
+
+@dataclass(frozen=True)
+class PoseParameters:
+    """Parameters of the pose node."""
+
+    cameras: str = bounded("front", doc="names of the cameras, with commas between them")
+    object: str = bounded("cube", choices=("cube",), doc="whose tags are looked for")
+    clock_offset: float = bounded(0.2, low=0.001, high=10.0, unit="s", doc="of a picture's stamp, at most")
+
+
+class PoseNode(SoftflowNode[PoseParameters]):
+    """Waits for the pictures of one instant from all cameras; a newer instant ends the wait."""
+
+    def __init__(self) -> None:
+        super().__init__("pose", PoseParameters)
+        self.names = tuple(name.strip() for name in self.params.cameras.split(","))
+        if not all(self.names) or len(set(self.names)) != len(self.names):
+            raise ParameterError(
+                f"{self.get_name()}: parameter 'cameras' is {self.params.cameras!r}: names must differ"
+            )
+        self.detector, self.filter = TagDetector(cube_tags.DICTIONARY), PoseFilter()
+        self.tags = cube_tags.tag_corners()
+        self.cameras: dict[str, CameraModel] = {}
+        self.watches: dict[str, FrameWatch] = {}
+        self._infos: dict[str, CameraInfo] = {}
+        self._places: dict[str, PoseStamped] = {}
+        self._seen: dict[str, Corners] = {}
+        self._stamp = 0
+        self._now = 0
+        self._states: deque[tuple[int, str, int]] = deque(maxlen=100)
+        self._episode = ""
+        self._latencies: deque[float] = deque(maxlen=LATENCIES)
+        self.pub = self.create_publisher(ObjectState, "object_seen", stream())
+        self.create_subscription(HandState, "hand_state", self._on_hand, stream())
+        self.create_subscription(Clock, "/clock", self._on_clock, reliable(10))
+        for name in self.names:
+            base = f"camera/{name}"
+            self.create_subscription(
+                CameraInfo, f"{base}/camera_info", partial(self._on_info, name), latched()
+            )
+            self.create_subscription(PoseStamped, f"{base}/pose", partial(self._on_place, name), latched())
+            self.create_subscription(
+                CompressedImage, f"{base}/image/compressed", partial(self._on_image, name), stream()
+            )
+
+    def poll(self) -> float:
+        """Say which camera has gone silent."""
+        for name, watch in self.watches.items():
+            silent = watch.check(self._now)
+            if silent.startswith("no picture for"):
+                self.refuse(f"silence_{name}", silent)
+        return 0.2
+
+    def _on_clock(self, message: Clock) -> None:
+        self._now = from_stamp(message.clock)
+
+    def _on_hand(self, message: HandState) -> None:
+        self._states.append((from_stamp(message.header.stamp), message.episode_id, message.step))
+
+    def _on_info(self, name: str, message: CameraInfo) -> None:
+        self._infos[name] = message
+        self._calibrate(name)
+
+    def _on_place(self, name: str, message: PoseStamped) -> None:
+        self._places[name] = message
+        self._calibrate(name)
+
+    def _calibrate(self, name: str) -> None:
+        if name not in self._infos or name not in self._places:
+            return
+        try:
+            model = from_camera(name, self._infos[name], self._places[name])
+        except ValueError as error:
+            self.refuse("camera_info", error)
+            return
+        self.cameras[name] = model
+        limits = FrameLimits(model.width, model.height, clock_offset=self.params.clock_offset)
+        self.watches[name] = FrameWatch(limits)
+
+    def _on_image(self, name: str, message: CompressedImage) -> None:
+        started = time.perf_counter()
+        camera, watch = self.cameras.get(name), self.watches.get(name)
+        if camera is None or watch is None:
+            self.counters["pictures_without_calibration"] += 1
+            return
+        stamp, data = from_stamp(message.header.stamp), bytes(message.data)
+        try:
+            check_format(message.format)
+            grey = decode_grey(data)
+            fault = watch.picture(stamp, self._now or stamp, (grey.shape[1], grey.shape[0]), data)
+            if fault:
+                raise ValueError(f"camera {name}: {fault}")
+        except ValueError as error:
+            self.refuse("image", error)
+            return
+        if stamp > self._stamp and self._seen:
+            self.counters["incomplete_instants"] += 1
+            self._finish()
+        self._stamp = stamp
+        self._seen[name] = self.detector.detect(grey)
+        if len(self._seen) == len(self.names):
+            self._finish()
+        self._latencies.append(time.perf_counter() - started)
+
+    def _finish(self) -> None:
+        """One instant: fit, filter, say."""
+        seen, self._seen = self._seen, {}
+        episode, step = self._at(self._stamp)
+        if episode != self._episode:
+            # The scene was set up anew.
+            self.filter.reset()
+            self._episode = episode
+        views = [(self.cameras[name], corners) for name, corners in seen.items()]
+        measured = estimate(views, self.tags, self.filter.prior(self._stamp))
+        try:
+            tracked = self.filter.update(self._stamp, measured)
+        except ValueError as error:
+            self.refuse("image", error)
+            return
+        self.counters["instants"] += 1
+        self.counters["instants_without_tags"] += measured is None
+        self.counters["measurements_not_believed"] = self.filter.rejected
+        self.pub.publish(
+            to_object_state(self.params.object, tracked, self.filter.last, self._stamp, episode, step)
+        )
+        if self._latencies and self.counters["instants"] % 100 == 0:
+            p50, p99 = np.percentile(self._latencies, (50, 99))
+            self.counters["latency_p50_us"], self.counters["latency_p99_us"] = (
+                round(1e6 * p50),
+                round(1e6 * p99),
+            )
+
+    def _at(self, stamp: int) -> tuple[str, int]:
+        """Episode and step of the newest state that is not younger than a picture."""
+        for when, episode, step in reversed(self._states):
+            if when <= stamp:
+                return episode, step
+        return "", 0
+
+
+def main() -> None:
+    """Entry point of `pose_node`."""
+    sys.exit(run_node(PoseNode))
+
+
+if __name__ == "__main__":
+    main()

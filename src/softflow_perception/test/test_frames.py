@@ -1,0 +1,157 @@
+"""Pictures: colours stay what they are, and a camera that is not well is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from softflow_perception.camera.frames import (
+    FORMAT,
+    FrameError,
+    FrameLimits,
+    FrameWatch,
+    check_format,
+    decode,
+    decode_grey,
+    encode_jpeg,
+)
+from softflow_perception.camera.sources import CaptureSource, SourceError
+from softflow_perception.camera_model import CalibrationError, CameraModel, load_camera
+from softflow_perception.rotations import exp
+
+SECOND = 1_000_000_000
+
+
+def golden(width: int = 64, height: int = 48) -> np.ndarray:
+    """Red on the left, blue on the right, green below."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, : width // 2, 0] = 220
+    image[:, width // 2 :, 2] = 200
+    image[height // 2 :, :, 1] = 120
+    return image
+
+
+def test_red_stays_red_through_the_file() -> None:
+    image = golden()
+    data = encode_jpeg(image, 95)
+    np.testing.assert_allclose(decode(data)[5, 5], image[5, 5], atol=6)
+    np.testing.assert_allclose(decode(data)[5, -5], image[5, -5], atol=6)
+    np.testing.assert_allclose(decode(data)[-5, 5], image[-5, 5], atol=6)
+    brightness = 0.299 * 220
+    assert abs(int(decode_grey(data)[5, 5]) - brightness) < 6
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    with pytest.raises(FrameError, match="0 bytes"):
+        decode(b"")
+    with pytest.raises(FrameError, match="5 bytes are not"):
+        decode(b"hello")
+    with pytest.raises(FrameError, match=r"\(4, 4\)"):
+        encode_jpeg(np.zeros((4, 4), np.uint8), 90)
+    check_format(FORMAT)
+    for text in ("", "yuv422; jpeg compressed", "rgb8; h264"):
+        with pytest.raises(FrameError, match="format is"):
+            check_format(text)
+
+
+def watch() -> FrameWatch:
+    made = FrameWatch(FrameLimits(64, 48, frozen_after=3))
+    assert made.picture(SECOND, SECOND, (64, 48), b"first") == ""
+    return made
+
+
+def test_a_camera_that_is_not_well_is_named() -> None:
+    assert "no picture yet" in FrameWatch(FrameLimits(64, 48)).fault
+    assert "32x48" in watch().picture(2 * SECOND, 2 * SECOND, (32, 48), b"x")
+    assert "must be above" in watch().picture(SECOND, SECOND, (64, 48), b"x")
+    assert "+0.300 s off" in watch().picture(2 * SECOND, 2 * SECOND - 3 * SECOND // 10, (64, 48), b"x")
+    silent = watch()
+    assert silent.check(SECOND + SECOND // 4) == ""
+    assert "no picture for 2.00 s" in silent.check(3 * SECOND)
+    assert silent.picture(3 * SECOND + 1, 3 * SECOND + 1, (64, 48), b"back") == ""
+
+
+def test_equal_pictures_in_a_row_are_a_camera_that_hangs() -> None:
+    made, faults = watch(), []
+    for i in range(2, 7):
+        faults.append(made.picture(i * SECOND, i * SECOND, (64, 48), b"same"))
+    assert [bool(f) for f in faults] == [False, False, False, True, True]
+    assert "4 equal pictures" in faults[3]
+    assert made.picture(8 * SECOND, 8 * SECOND, (64, 48), b"other") == ""
+
+
+def test_a_recorded_video_stands_in_for_a_device(tmp_path: Path) -> None:
+    file = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 30.0, (64, 48))
+    for _ in range(5):
+        writer.write(golden()[..., ::-1])
+    writer.release()
+    source = CaptureSource(str(file), 64, 48, 30.0)
+    images = [source.read() for _ in range(5)]
+    np.testing.assert_allclose(images[-1][5, 5], golden()[5, 5], atol=10)
+    with pytest.raises(SourceError, match="gave no picture: its end"):
+        source.read()
+    source.close()
+    with pytest.raises(SourceError, match="gives 64x48, asked for 640x480"):
+        CaptureSource(str(file), 640, 480, 30.0)
+    with pytest.raises(SourceError, match="cannot be opened"):
+        CaptureSource("/dev/video99", 64, 48, 30.0)
+
+
+def camera() -> CameraModel:
+    matrix = np.array([[500.0, 0, 31.5], [0, 501.0, 23.5], [0, 0, 1]])
+    rotation = exp(np.array([0.1, -2.0, 0.4]))
+    return CameraModel(
+        "front", 64, 48, matrix, np.array([0.1, -0.2, 0, 0, 0.01]), rotation, np.array([0.2, 0, 0.3])
+    )
+
+
+def test_a_camera_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "camera.yaml"
+    camera().save(path)
+    back = load_camera(path)
+    np.testing.assert_allclose(back.rotation, camera().rotation, atol=1e-12)
+    np.testing.assert_array_equal(back.matrix, camera().matrix)
+    assert (back.name, back.width, back.height) == ("front", 64, 48)
+    back.save(path)
+    assert load_camera(path).hash == back.hash != CameraModel("front", 64, 48, camera().matrix).hash
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "must be a mapping"),
+        ("name: [", "not YAML"),
+        ("name: front", "width is missing"),
+        ("width: 64", "name is missing"),
+    ],
+)
+def test_a_camera_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "camera.yaml"
+    path.write_text(text)
+    with pytest.raises(CalibrationError, match=words):
+        load_camera(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("width: 0", "width is 0 pixels"),
+        ("matrix: [1, 2]", "cannot reshape"),
+        ("matrix: [-1, 0, 0, 0, 1, 0, 0, 0, 1]", "focal lengths are -1"),
+        ("distortion: [.nan, 0, 0, 0, 0]", "distortion is"),
+        ("quaternion: [0, 0, 0, 0]", "quaternion is"),
+        ("colour: red", "unknown key 'colour'"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(tmp_path: Path, change: str, words: str) -> None:
+    path = tmp_path / "camera.yaml"
+    camera().save(path)
+    name = change.split(":")[0]
+    kept = "".join(f"{k}: {v}\n" for k, v in camera().to_dict().items() if k != name)
+    path.write_text(kept + change)
+    with pytest.raises(CalibrationError, match=words):
+        load_camera(path)
