@@ -52,7 +52,8 @@ def checked(
     Raises:
         LabelError: names field, value and bound.
     """
-    numbers = np.asarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # too large becomes infinite, and is refused below
+        numbers = np.asarray(values, dtype=np.float32)
     label = Label(revision, start, tuple(numbers.tolist()), source, float(confidence), time.time_ns())
     if not len(numbers):
         raise LabelError("values is empty, must hold at least one reward")
