@@ -279,7 +279,9 @@ class Information:
 def _require_closed(path: Path) -> Path:
     metadata = path / "metadata.yaml"
     if not metadata.is_file():
-        raise BagError(f"{path}: metadata.yaml is missing: not a bag, or one that was never closed")
+        raise BagError(
+            f"{path}: metadata.yaml is missing: not a bag, or one that was never closed (softflow bags repair)"
+        )
     return metadata
 
 

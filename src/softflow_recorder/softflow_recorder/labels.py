@@ -9,7 +9,7 @@ import os
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +44,15 @@ class Label:
         return self.start + len(self.values)
 
 
-def checked(
-    start: int, values: Sequence[float], source: str, confidence: float, steps: int, revision: int
-) -> Label:
-    """A label for an episode of `steps` steps.
+def checked(start: int, values: Sequence[float], source: str, confidence: float, steps: int) -> Label:
+    """A label for an episode of `steps` steps, without a revision yet.
 
     Raises:
         LabelError: names field, value and bound.
     """
     with np.errstate(over="ignore"):  # too large becomes infinite, and is refused below
         numbers = np.asarray(values, dtype=np.float32)
-    label = Label(revision, start, tuple(numbers.tolist()), source, float(confidence), time.time_ns())
+    label = Label(0, start, tuple(numbers.tolist()), source, float(confidence), time.time_ns())
     if not len(numbers):
         raise LabelError("values is empty, must hold at least one reward")
     if not np.isfinite(numbers).all():
@@ -114,12 +112,13 @@ def append_label(
     Raises:
         LabelError: names field, value and bound; or the file is damaged.
     """
+    label = checked(start, values, source, confidence, steps)
     with (bag / FILE).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # the command line and a running recorder
         file.seek(0)
         data = file.read()
         revisions = [label.revision for label in _parse(bag, data)]
-        label = checked(start, values, source, confidence, steps, max(recorded, *revisions, 0) + 1)
+        label = replace(label, revision=max(recorded, *revisions, 0) + 1)
         file.truncate(data.rfind(b"\n") + 1)
         text = json.dumps(asdict(label)).encode()
         file.write(b"%08x %s\n" % (zlib.crc32(text), text))

@@ -93,6 +93,12 @@ def test_an_episode_is_found_by_its_id_even_in_a_renamed_bag(bag: Path) -> None:
         find_bag(bag.parent, "nobody")
 
 
+def test_a_first_label_that_is_refused_makes_no_file(bag: Path) -> None:
+    with pytest.raises(LabelError):
+        label_bag(bag, 0, [], "human", 1.0)
+    assert not (bag / FILE).exists()
+
+
 def test_an_open_bag_cannot_be_labelled(bag: Path) -> None:
     (bag / "metadata.yaml").unlink()
     with pytest.raises(BagError, match="not closed"):
