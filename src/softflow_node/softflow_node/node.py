@@ -89,6 +89,10 @@ class SoftflowNode(Node, Generic[P]):
         """Asked after a stop was requested: whether the node has taken in what was sent to it before."""
         return True
 
+    def fault(self) -> str:
+        """What keeps the node from its work, in words; empty while it works. An error on /diagnostics."""
+        return ""
+
     def close(self) -> None:
         """Called once before the context is shut down; publishing still works here."""
 
@@ -128,6 +132,8 @@ class SoftflowNode(Node, Generic[P]):
         if refused:
             status.level = DiagnosticStatus.WARN
             status.message = f"{refused} inputs refused"
+        if self.fault():
+            status.level, status.message = DiagnosticStatus.ERROR, self.fault()
         status.values = [KeyValue(key=key, value=str(count)) for key, count in sorted(self.counters.items())]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

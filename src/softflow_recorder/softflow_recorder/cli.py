@@ -1,4 +1,4 @@
-"""`softflow bags`: look at recorded episodes, check them, export them as arrays. Plain Python."""
+"""`softflow bags`: look at recorded episodes, check, repair and label them, export them as arrays. Plain Python."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from softflow_recorder.bag import (
     read_summary,
 )
 from softflow_recorder.episode import EpisodeData
+from softflow_recorder.labelling import find_bag, label_bag
+from softflow_recorder.labels import SOURCES, LabelError, read_labels
+from softflow_recorder.repair import Repaired, repair_all
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -30,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
-    except (BagError, NotADirectoryError) as error:
+    except (BagError, LabelError, NotADirectoryError) as error:
         print(f"softflow bags: {error}", file=sys.stderr)
         return 2
 
@@ -53,7 +57,7 @@ def _row(path: Path) -> tuple[str, ...]:
     if summary is None:
         return (path.name, "not closed", "", "", "", "")
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in summary.metrics.items() if name != "steps")
-    complete = "yes" if summary.complete else "no"
+    complete = "yes" if summary.complete else "recovered" if summary.recovered else "no"
     return (path.name, complete, summary.mode, summary.source, str(summary.steps), metrics)
 
 
@@ -65,6 +69,12 @@ def show_bag(path: Path) -> int:
         print(f"{count:8d}  {topic.ljust(width)}  {kind}")
     for key, value in information.custom.items():
         print(f"{key}: {value}")
+    for label in read_labels(path):
+        when = datetime.fromtimestamp(label.stamp / 1e9, tz=timezone.utc).isoformat(timespec="seconds")
+        steps = f"steps {label.start} to {label.end - 1}"
+        print(
+            f"label revision {label.revision}: {steps}, {label.source}, confidence {label.confidence}, {when}"
+        )
     return 0
 
 
@@ -86,9 +96,37 @@ def _check(path: Path) -> str:
     custom = read_information(path).custom
     if custom.get("complete") == "false":
         count = sum(1 for _ in read_messages(path))
-        return f"readable ({count} messages), marked as incomplete: {custom.get('why', 'no reason given')}"
+        usable = f", {custom['steps']} steps can be used" if custom.get("recovered") == "true" else ""
+        why = custom.get("why", "no reason given")
+        return f"readable ({count} messages{usable}), marked as incomplete: {why}"
     episode = read_episode(path)
     return f"ok, {episode.steps} steps"
+
+
+def repair_bags(directory: Path, keep: bool) -> int:
+    """Close what was left open and replace what is damaged by what is sound of it; says what it did."""
+    failed = 0
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{str(directory)!r} is not a directory")
+    for done in repair_all(directory, keep):
+        if not isinstance(done, Repaired):
+            failed += 1
+            print(f"NOT REPAIRED: {done}")
+            continue
+        what = "complete" if done.complete else f"{done.steps} steps can be used"
+        kept = f"; the original is in {done.kept.name}" if done.kept else ""
+        print(f"{done.path.name}: {done.why}: {done.messages} messages recovered, {what}{kept}")
+    return 1 if failed else 0
+
+
+def label_episode(options: argparse.Namespace) -> int:
+    """Add a revision of rewards to a bag, given by its directory or its episode's id."""
+    bag = Path(options.bag)
+    if not bag.is_dir():
+        bag = find_bag(options.directory, options.bag)
+    label = label_bag(bag, options.start, options.values, options.source, options.confidence)
+    print(f"{bag.name}: revision {label.revision}, steps {label.start} to {label.end - 1}")
+    return 0
 
 
 def export_bags(directory: Path, file: Path) -> int:
@@ -156,6 +194,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("directory", type=Path)
     command.set_defaults(run=lambda options: check_bags(options.directory))
+    command = commands.add_parser("repair", help="close bags that a crash left open; replace damaged ones")
+    command.add_argument("directory", type=Path)
+    command.add_argument("--keep", action="store_true", help="the originals too, as BAG.damaged")
+    command.set_defaults(run=lambda options: repair_bags(options.directory, options.keep))
+    command = commands.add_parser("label", help="give steps of an episode new rewards, as a new revision")
+    command.add_argument("bag", metavar="BAG|EPISODE", help="directory of a bag, or the id of an episode")
+    command.add_argument("--directory", type=Path, default=Path("."), help="of the bags, to find an episode")
+    command.add_argument("--start", type=int, required=True, help="first step")
+    command.add_argument("--values", type=float, nargs="+", required=True, help="rewards, one a step")
+    command.add_argument("--source", choices=SOURCES, default="human")
+    command.add_argument("--confidence", type=float, default=1.0, help="0..1")
+    command.set_defaults(run=label_episode)
     command = commands.add_parser("export", help="complete episodes as arrays for other learners")
     command.add_argument("directory", type=Path)
     command.add_argument("file", type=Path, metavar="FILE.npz")

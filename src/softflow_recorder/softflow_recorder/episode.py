@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from softflow_recorder.gaps import Gaps
+from softflow_recorder.images import ImageTrack, MissingImageError
 
 Float32Array = NDArray[np.float32]
 
@@ -15,6 +19,8 @@ START, TERMINATED, TRUNCATED, DISCARDED = range(4)
 """EpisodeEvent.kind"""
 TELEOP = "teleop"
 """Source of chunks that a human made."""
+RECOVERED = "recovered"
+"""Cause of the end of an episode of which only the beginning is there."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,17 @@ class EpisodeAssembler:
     rewards: dict[int, tuple[int, float]] = field(default_factory=dict)
     versions: dict[int, int] = field(default_factory=dict)
     by_human: set[int] = field(default_factory=set)
+    weights: dict[int, str] = field(default_factory=dict)
+    """policy version -> sha256 of its weights"""
+    stamps: dict[int, int] = field(default_factory=dict)
+    """step -> stamp of its observation [ns]"""
+    references: dict[int, list[str]] = field(default_factory=dict)
+    """step -> images that its observation names"""
+    images: ImageTrack = field(default_factory=ImageTrack)
+    gaps: Gaps = field(default_factory=Gaps)
+    keep_images: bool = True
+    """Without, their stamps only: a recorder has the bytes in the bag."""
+    description: Any = None
     start: Any = None
     end: Any = None
     source: str = ""
@@ -75,13 +92,11 @@ class EpisodeAssembler:
 
     def add(self, topic: str, message: Any) -> None:
         """Add a message by the last part of its topic; topics that carry no episode data are ignored."""
+        self.gaps.add(topic, message)
         if topic == "observation":
             self._add_observation(message)
         elif topic == "reward_label":
-            for i, value in enumerate(message.values):
-                revision, _ = self.rewards.get(message.start_step + i, (-1, 0.0))
-                if message.revision >= revision:
-                    self.rewards[message.start_step + i] = (message.revision, float(value))
+            self.label(message.start_step, message.values, message.revision)
         elif topic == "chunk_result":
             for i in range(message.executed_steps):
                 self.versions[message.start_step + i] = message.policy_version
@@ -89,15 +104,32 @@ class EpisodeAssembler:
                     self.by_human.add(message.start_step + i)
         elif topic == "action_chunk":
             self.source = self.source or message.source
+            if message.policy_version:
+                self.weights[message.policy_version] = message.policy_sha256
+        elif topic == "hand_description":
+            self.description = message
         elif topic == "episode_event":
             if message.kind == START:
                 self.start = message
             else:
                 self.end = message
 
+    def label(self, start: int, values: Sequence[float], revision: int) -> None:
+        """Rewards from step `start` on; of several for a step the highest revision holds, of equal ones the later."""
+        for step, value in enumerate(values, start):
+            known, _ = self.rewards.get(step, (-1, 0.0))
+            if revision >= known:
+                self.rewards[step] = (revision, float(value))
+
+    def add_image(self, topic: str, message: Any) -> None:
+        """Add a compressed image by its whole topic."""
+        self.images.add(topic, _nanoseconds(message), bytes(message.data) if self.keep_images else b"")
+
     def _add_observation(self, message: Any) -> None:
         if message.step in self.states:
             return
+        self.stamps[message.step] = _nanoseconds(message)
+        self.references[message.step] = list(message.images)
         self.states[message.step] = np.array(message.state, dtype=np.float32)
         self.applied[message.step] = np.array(message.applied_action, dtype=np.float32)
         self.task, self.layout_hash = message.task, message.layout_hash
@@ -114,10 +146,23 @@ class EpisodeAssembler:
 
     @property
     def settled(self) -> bool:
-        """Whether the end is known and the result of the chunk that was played then has come, or cannot matter."""
+        """Whether the end is known, and what else belongs to it has come or cannot matter.
+
+        That is the result of the chunk that was played then, and the images that observations name.
+        """
         return self.discarded or (
-            self.ended and (self.end.last_step == 0 or self.end.last_step - 1 in self.versions)
+            self.ended
+            and (self.end.last_step == 0 or self.end.last_step - 1 in self.versions)
+            and all(map(self.images.holds, self.references.values()))
         )
+
+    @property
+    def usable_steps(self) -> int:
+        """Steps from the first on of which all observations and rewards are there."""
+        n = 0
+        while n + 1 in self.states and n in self.rewards and 0 in self.states:
+            n += 1
+        return min(n, self.end.last_step) if self.ended else n
 
     def missing(self) -> str:
         """What is still missing, in words; empty when the episode is complete."""
@@ -130,42 +175,57 @@ class EpisodeAssembler:
                 return f"{name} of step {gaps[0]} ({len(gaps)} of {count} missing)"
         return ""
 
-    def finish(self) -> EpisodeData:
+    def finish(self, recovered: bool = False) -> EpisodeData:
         """The episode as arrays.
+
+        Args:
+            recovered: of an incomplete episode, give its usable steps as one that was truncated.
 
         Raises:
             EpisodeError: it was discarded, or something is missing, has the wrong size, or is not finite.
         """
         if self.discarded:
             raise EpisodeError(f"episode {self.episode_id}: was discarded: {self.end.cause}")
-        missing = self.missing()
-        if missing:
+        missing, about = self.missing(), self.end or self.start
+        whole = not missing
+        n = self.end.last_step if whole else self.usable_steps
+        if not whole and not (recovered and n and about is not None):
             raise EpisodeError(f"episode {self.episode_id}: missing {missing}")
-        n = self.end.last_step
         if n == 0:
             raise EpisodeError(f"episode {self.episode_id}: has 0 steps, must have at least 1")
         data = EpisodeData(
             episode_id=self.episode_id,
-            index=self.end.episode_index,
+            index=about.episode_index,
             task=self.task,
             layout_hash=self.layout_hash,
-            mode=self.end.mode,
+            mode=about.mode,
             source=self.source,
-            seed=self.end.seed,
+            seed=about.seed,
             states=self._stack("state", self.states, range(n + 1)),
             actions=self._stack("applied_action", self.applied, range(1, n + 1)),
             rewards=np.array([self.rewards[i][1] for i in range(n)], dtype=np.float32),
             policy_versions=np.array([self.versions.get(i, 0) for i in range(n)], dtype=np.uint64),
-            terminated=self.end.kind == TERMINATED,
-            truncated=self.end.kind == TRUNCATED,
-            cause=self.end.cause,
-            success=bool(self.end.success),
-            metrics=dict(zip(self.end.metric_names, map(float, self.end.metric_values), strict=True)),
+            terminated=whole and about.kind == TERMINATED,
+            truncated=not whole or about.kind == TRUNCATED,
+            cause=about.cause if whole else RECOVERED,
+            success=whole and bool(about.success),
+            metrics=self._metrics() if whole else {"steps": float(n)},
             interventions=np.array([i in self.by_human for i in range(n)], dtype=np.bool_),
+            images=self._images(n),
         )
         if not np.isfinite(data.rewards).all():
             raise EpisodeError(f"episode {self.episode_id}: a reward is not finite")
         return data
+
+    def _metrics(self) -> dict[str, float]:
+        return dict(zip(self.end.metric_names, map(float, self.end.metric_values), strict=True))
+
+    def _images(self, n: int) -> dict[str, tuple[bytes, ...]]:
+        steps = range(n + 1)
+        try:
+            return self.images.select([self.stamps[i] for i in steps], [self.references[i] for i in steps])
+        except MissingImageError as error:
+            raise EpisodeError(f"episode {self.episode_id}: missing {error}") from error
 
     def _stack(self, name: str, rows: dict[int, Float32Array], steps: range) -> Float32Array:
         size = len(rows[steps[0]])
@@ -178,3 +238,8 @@ class EpisodeAssembler:
             if not math.isfinite(float(row.sum())):
                 raise EpisodeError(f"episode {self.episode_id}: {name} of step {step} is not finite")
         return np.stack([rows[step] for step in steps])
+
+
+def _nanoseconds(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

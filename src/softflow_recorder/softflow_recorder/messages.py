@@ -6,10 +6,11 @@ import zlib
 from array import array
 
 from rclpy.serialization import serialize_message
-from softflow_msgs.msg import EpisodeSegment, ExperienceItem
+from softflow_msgs.msg import EpisodeSegment, ExperienceItem, RewardLabel
 
-from softflow_node.messages import floats32
+from softflow_node.messages import floats32, to_stamp
 from softflow_recorder.episode import EpisodeData
+from softflow_recorder.labels import Label
 from softflow_recorder.spool import Item
 
 
@@ -45,9 +46,38 @@ def to_payload(robot: str, episode: EpisodeData) -> bytes:
     return bytes(serialize_message(to_segment(robot, episode)))
 
 
+def to_payloads(robot: str, episode: EpisodeData) -> list[bytes]:
+    """Payloads of an episode, in order; the same ones each time."""
+    return [to_payload(robot, episode)]
+
+
+def to_reward_label(episode_id: str, label: Label) -> RewardLabel:
+    """One revision of an episode's rewards."""
+    message = RewardLabel(
+        episode_id=episode_id,
+        start_step=label.start,
+        values=array("f", label.values),
+        source=label.source,
+        confidence=label.confidence,
+        revision=label.revision,
+    )
+    message.header.stamp = to_stamp(label.stamp)
+    return message
+
+
+def to_label_payload(episode_id: str, label: Label) -> bytes:
+    """CDR bytes of the label."""
+    return bytes(serialize_message(to_reward_label(episode_id, label)))
+
+
 def to_item(robot: str, boot: str, item: Item) -> ExperienceItem:
     """An item of the spool, ready to be sent."""
     payload = item.payload()
     return ExperienceItem(
-        robot=robot, boot=boot, seq=item.seq, crc32=zlib.crc32(payload), payload=array("B", payload)
+        robot=robot,
+        boot=boot,
+        seq=item.seq,
+        kind=item.kind,
+        crc32=zlib.crc32(payload),
+        payload=array("B", payload),
     )

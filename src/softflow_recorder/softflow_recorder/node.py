@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
+from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import (
     ActionChunk,
     ChunkResult,
     EpisodeEvent,
     HandDescription,
+    HandHealth,
     HandState,
     ObjectState,
     Observation,
     RewardLabel,
 )
-from softflow_msgs.srv import GetResumePoint, PushExperience
+from softflow_msgs.srv import GetResumePoint, LabelEpisode, PushExperience, SetMode
 
 from softflow_node.authentication import AuthenticationError
 from softflow_node.messages import check_message, sign_message
 from softflow_node.node import SoftflowNode, latched, run_node, stream
-from softflow_node.parameters import bounded
-from softflow_recorder.bag import BagWriter, load_typestore
-from softflow_recorder.episode import EpisodeAssembler, EpisodeError
-from softflow_recorder.messages import to_item, to_payload
+from softflow_node.parameters import ParameterError, bounded
+from softflow_recorder.bag import BagError, load_typestore
+from softflow_recorder.disk import DiskWatch
+from softflow_recorder.images import KIND as IMAGE
+from softflow_recorder.images import parse_topics
+from softflow_recorder.labelling import find_bag, label_bag
+from softflow_recorder.labels import LabelError
+from softflow_recorder.ledger import LedgerError
+from softflow_recorder.messages import to_item, to_label_payload, to_payloads
+from softflow_recorder.metadata import software_version
+from softflow_recorder.outbox import Outbox
+from softflow_recorder.recording import DESCRIPTION, HOUSEKEEPING, Options, Raw, Recordings
+from softflow_recorder.repair import Repaired, repair_all
 from softflow_recorder.spool import Spool
 
 TOPICS: tuple[tuple[str, Any, Any], ...] = (
@@ -44,11 +55,10 @@ TOPICS: tuple[tuple[str, Any, Any], ...] = (
     ("action_chunk", ActionChunk, stream()),
     ("chunk_result", ChunkResult, stream()),
     ("reward_label", RewardLabel, stream()),
+    (DESCRIPTION, HandDescription, latched()),
 )
 ANSWER_TIMEOUT = 5.0
 """[s] after which a call to the learner is given up and repeated."""
-RESULT_TIMEOUT = 1.0
-"""[s] to wait for the result of the last chunk, which comes with the next reset; starved steps have none."""
 QUIET = 6
 """Turns of the loop without a message after a stop was requested: nothing waits any more. Not a time: a node that gets
 no processor sees time pass while messages wait."""
@@ -70,36 +80,44 @@ class RecorderParameters:
     key_file: str = bounded(
         "", doc="key shared with the learner, a file made by ./softflow key; empty = none"
     )
-
-
-@dataclass
-class Recording:
-    """An episode being recorded."""
-
-    assembler: EpisodeAssembler
-    bag: BagWriter
-    ended_at: float = field(default=0.0)
+    flush_kb: int = bounded(256, low=1, high=65536, unit="kB", doc="a bag grows by chunks of this size")
+    flush_period: float = bounded(1.0, low=0.05, high=60.0, unit="s", doc="or after so long")
+    sync_chunks: bool = bounded(True, doc="wait for the disk after each chunk, not only at an episode's end")
+    min_free_mb: int = bounded(200, low=0, high=10**7, unit="MB", doc="with less the robot is stopped")
+    image_topics: str = bounded("", doc="CompressedImage topics to record, separated by commas")
 
 
 class RecorderNode(SoftflowNode[RecorderParameters]):
-    """Writes raw bytes; a copy is decoded to know when an episode is complete and to hand it over."""
+    """Raw bytes into bags; complete episodes of closed bags into the spool; and from there to the learner."""
 
     def __init__(self) -> None:
         super().__init__("recorder", RecorderParameters)
-        self.directory = Path(self.params.directory)
+        p = self.params
+        self.directory = Path(p.directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self.robot = self.get_namespace()
-        share = Path(get_package_share_directory("softflow_msgs")) / "msg"
-        self.typestore = load_typestore({"softflow_msgs": share})
-        self.recordings: dict[str, Recording] = {}
-        self._finished: set[str] = set()
         self._quiet = 0
-        self._description: bytes | None = None
-        for topic, kind, qos in TOPICS:
-            self.create_subscription(kind, topic, partial(self._on_raw, topic, kind), qos, raw=True)
-        self.create_subscription(
-            HandDescription, "hand_description", self._on_description, latched(), raw=True
+        self._close_left_open()
+        self.disk = DiskWatch(self.directory, p.min_free_mb)
+        share = Path(get_package_share_directory("softflow_msgs")) / "msg"
+        options = Options(
+            custom={"robot": self.robot, "software": software_version()},
+            flush_bytes=1000 * p.flush_kb,
+            flush_period=p.flush_period,
+            sync=p.sync_chunks,
+            completion_timeout=p.completion_timeout,
         )
-        self.spool = Spool(self.directory.parent / "spool") if self.params.ship else None
+        self.recordings = Recordings(
+            self.directory,
+            load_typestore({"softflow_msgs": share}),
+            options,
+            self.disk,
+            self._on_closed,
+            self.get_logger().warning,
+        )
+        self.spool = Spool(self.directory.parent / "spool") if p.ship else None
+        self.outbox = self._open_outbox()
+        self._next_work = 0.0
         self._call: Future | None = None
         self._nonce = 0
         self._call_started = 0.0
@@ -109,16 +127,55 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self.guard = self.open_guard(self.params.key_file)
             self._resume = self.create_client(GetResumePoint, f"{self.params.learner}/get_resume_point")
             self._push = self.create_client(PushExperience, f"{self.params.learner}/push_experience")
+        self._held, self._said, self._next_hold = False, "", 0.0
+        self._set_mode = self.create_client(SetMode, "set_mode")
+        self._wire()
+
+    def _wire(self) -> None:
+        for topic, kind, qos in TOPICS:
+            callback = partial(self._on_raw, topic, f"softflow_msgs/msg/{kind.__name__}", kind)
+            self.create_subscription(kind, topic, callback, qos, raw=True)
+        try:
+            cameras = parse_topics(self.params.image_topics)
+        except ValueError as error:
+            raise ParameterError(f"{self.get_name()}: {error}") from error
+        # Best effort matches every camera; its images are too many to be repaired.
+        best_effort = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+        for topic in cameras:
+            callback = partial(self._on_raw, topic, IMAGE, CompressedImage)
+            self.create_subscription(CompressedImage, topic, callback, best_effort, raw=True)
+        self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
+        self.create_service(LabelEpisode, "label_episode", self._on_label)
+
+    def _close_left_open(self) -> None:
+        for done in repair_all(self.directory, only_open=True):
+            if not isinstance(done, Repaired):
+                self.refuse("bag", done)
+                continue
+            self.counters["recovered_bags"] += 1
+            self.get_logger().warning(
+                f"{done.path.name}: {done.why}; recovered {done.messages} messages, {done.steps} steps"
+            )
+
+    def _open_outbox(self) -> Outbox | None:
+        if self.spool is None:
+            return None
+        try:
+            return Outbox(
+                self.directory, self.robot, self.spool, partial(to_payloads, self.robot), to_label_payload
+            )
+        except LedgerError as error:
+            raise ParameterError(f"{self.get_name()}: {error}") from error
 
     def poll(self) -> float:
-        """Close what is complete or overdue; hand over what waits."""
+        """Close what is complete or overdue; stop the robot when the disk is full; hand over what waits."""
         now = time.monotonic()
-        for recording in list(self.recordings.values()):
-            if not recording.ended_at:
-                continue
-            timeout = self.params.completion_timeout if recording.assembler.missing() else RESULT_TIMEOUT
-            if now - recording.ended_at > timeout:
-                self._close(recording)
+        self.recordings.poll(now)
+        self.counters.update(self.recordings.counters)
+        self.recordings.counters.clear()
+        self._hold(now)
+        if self.outbox is not None and now >= self._next_work:
+            self._fill_spool(self.outbox, now)
         if self.spool is not None:
             self._ship(now)
         return 0.1
@@ -128,66 +185,68 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self._quiet += 1
         return self._quiet > QUIET
 
-    def _on_description(self, data: bytes) -> None:
-        self._description = data
+    def fault(self) -> str:
+        """Why nothing is recorded."""
+        return f"nothing is recorded: {self.disk.why}" if self.disk.why else ""
 
-    def _on_raw(self, topic: str, kind: Any, data: bytes) -> None:
+    def _on_raw(self, topic: str, type_name: str, kind: Any, data: bytes) -> None:
         self._quiet = 0
-        message = deserialize_message(data, kind)
-        episode_id = message.episode_id
-        if not episode_id or episode_id in self._finished:
-            return
-        recording = self.recordings.get(episode_id) or self._open(episode_id, message)
-        name = f"{self.robot}/{topic}".replace("//", "/")
-        recording.bag.write(name, f"softflow_msgs/msg/{kind.__name__}", time.time_ns(), data)
-        recording.assembler.add(topic, message)
-        if recording.assembler.ended:
-            recording.ended_at = recording.ended_at or time.monotonic()
-            if recording.assembler.settled and (
-                recording.assembler.discarded or not recording.assembler.missing()
-            ):
-                self._close(recording)
+        name = topic if topic.startswith("/") else f"{self.robot}/{topic}".replace("//", "/")
+        raw = Raw(name, type_name, data, deserialize_message(data, kind))
+        if type_name == IMAGE or topic == DESCRIPTION:
+            self.recordings.add_shared(raw)
+        else:
+            self.recordings.add(raw)
 
-    def _open(self, episode_id: str, message: Any) -> Recording:
-        # Names sort by time, also over restarts.
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{episode_id[:8]}"
-        custom = {"robot": self.robot, "episode_id": episode_id}
-        recording = Recording(
-            EpisodeAssembler(episode_id), BagWriter(self.directory / name, self.typestore, custom)
-        )
-        if self._description is not None:
-            topic = f"{self.robot}/hand_description".replace("//", "/")
-            recording.bag.write(topic, "softflow_msgs/msg/HandDescription", time.time_ns(), self._description)
-        self.recordings[episode_id] = recording
-        return recording
+    def _on_closed(self, bag: Path) -> None:
+        if self.outbox is not None:
+            self.outbox.add(bag)
 
-    def _close(self, recording: Recording) -> None:
-        assembler, bag = recording.assembler, recording.bag
-        self._finished.add(assembler.episode_id)
-        del self.recordings[assembler.episode_id]
+    def _fill_spool(self, outbox: Outbox, now: float) -> None:
         try:
-            episode = assembler.finish()
-        except EpisodeError as error:
-            bag.set_custom({"complete": "false", "why": str(error)})
-            bag.close()
-            self.counters["incomplete_episodes"] += 1
-            self.get_logger().warning(f"kept as incomplete: {error}")
+            outbox.work()
+        except OSError as error:
+            self._next_work = now + HOUSEKEEPING
+            self.refuse("spool_item", f"{error}; {len(outbox)} bags wait")
+        while outbox.errors:
+            self.refuse("bag", outbox.errors.pop())
+
+    def _hold(self, now: float) -> None:
+        """Nothing may be done that cannot be recorded."""
+        why, told, self._said = self.disk.why, self._said, self.disk.why
+        if not why:
             return
-        custom = {
-            "complete": "true",
-            "task": episode.task,
-            "index": str(episode.index),
-            "mode": episode.mode,
-            "source": episode.source,
-            "success": str(episode.success).lower(),
-            "layout_hash": episode.layout_hash,
-            "metrics": json.dumps(episode.metrics),
-        }
-        bag.set_custom(custom)
-        bag.close()
-        self.counters["episodes"] += 1
-        if self.spool is not None and episode.mode == "train":
-            self.spool.append(to_payload(self.robot, episode))
+        if not told:
+            self.counters["stops"] += 1
+            self.get_logger().fatal(f"{why}: the robot is stopped; make room, then set_mode to active")
+        if not self._held and now >= self._next_hold and self._set_mode.service_is_ready():
+            self._next_hold = now + HOUSEKEEPING
+            self._set_mode.call_async(SetMode.Request(mode=HandHealth.MODE_HOLD, reason=f"recorder: {why}"))
+
+    def _on_health(self, health: HandHealth) -> None:
+        if health.mode != HandHealth.MODE_ACTIVE:
+            self._held = True
+        elif self._held:  # somebody has set it: before, it was not
+            self._held = False
+            if self.disk.why and self.disk.resume():
+                self.get_logger().info("there is room again: the next episode is recorded")
+
+    def _on_label(
+        self, request: LabelEpisode.Request, response: LabelEpisode.Response
+    ) -> LabelEpisode.Response:
+        try:
+            if request.episode_id in self.recordings.open:
+                raise LabelError(f"episode_id is {request.episode_id!r}, which is still being recorded")
+            bag = find_bag(self.directory, request.episode_id)
+            label = label_bag(bag, request.start_step, request.values, request.source, request.confidence)
+        except (BagError, LabelError, OSError) as error:
+            self.refuse("label", error)
+            response.message = str(error)
+            return response
+        self.counters["labels"] += 1
+        response.ok, response.revision, response.message = True, label.revision, f"stored with {bag.name}"
+        self._on_closed(bag)
+        return response
 
     def _ship(self, now: float) -> None:
         assert self.spool is not None
@@ -254,9 +313,10 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self.counters["acknowledged_items"] = answer.acknowledged_seq
 
     def close(self) -> None:
-        """Close the bags of episodes that are still open; what is complete in the spool stays there."""
-        for recording in list(self.recordings.values()):
-            self._close(recording)
+        """Close the bags of episodes that are still open; what is complete goes into the spool, and stays there."""
+        self.recordings.close()
+        if self.outbox is not None:
+            self._fill_spool(self.outbox, time.monotonic())
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from softflow_node.files import write_atomically
 
 SUFFIX = ".item"
+SEGMENT = 0
+"""ExperienceItem.kind"""
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,11 @@ class Item:
 
     seq: int
     path: Path
+
+    @property
+    def kind(self) -> int:
+        """Of ExperienceItem."""
+        return _kind(self.path)
 
     def payload(self) -> bytes:
         """The bytes to send."""
@@ -30,7 +37,7 @@ class Spool:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.boot = self._persistent("boot", uuid.uuid4().hex)
-        pending = [int(p.stem) for p in directory.glob(f"*{SUFFIX}")]
+        pending = [_number(p) for p in directory.glob(f"*{SUFFIX}")]
         self._next = max([*pending, int(self._persistent("acknowledged", "0"))]) + 1
 
     @property
@@ -38,9 +45,15 @@ class Spool:
         """Items up to this one are with the learner."""
         return int((self._directory / "acknowledged").read_text())
 
-    def append(self, payload: bytes) -> Item:
+    @property
+    def newest(self) -> int:
+        """The last number given out, 0 = none."""
+        return self._next - 1
+
+    def append(self, payload: bytes, kind: int = SEGMENT) -> Item:
         """Store an item durably and number it."""
-        item = Item(self._next, self._directory / f"{self._next:010d}{SUFFIX}")
+        name = f"{self._next:010d}" + (f"-{kind}" if kind else "")
+        item = Item(self._next, self._directory / f"{name}{SUFFIX}")
         write_atomically(item.path, payload)
         self._next += 1
         return item
@@ -48,7 +61,7 @@ class Spool:
     def pending(self, limit: int) -> list[Item]:
         """The oldest items that are not acknowledged."""
         paths = sorted(self._directory.glob(f"*{SUFFIX}"))[:limit]
-        return [Item(int(p.stem), p) for p in paths]
+        return [Item(_number(p), p) for p in paths]
 
     def acknowledge(self, seq: int) -> None:
         """Everything up to `seq` is with the learner.
@@ -70,3 +83,11 @@ class Spool:
         if not path.exists():
             write_atomically(path, default.encode())
         return path.read_text()
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("-")[0])
+
+
+def _kind(path: Path) -> int:
+    return int(path.stem.partition("-")[2] or SEGMENT)

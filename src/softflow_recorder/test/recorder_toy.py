@@ -96,7 +96,7 @@ class Toy:
             kind = f"softflow_msgs/msg/{type(message).__name__}"
             writer.write(f"/hand0/{topic}", kind, stamp * 1_000_000, bytes(serialize_message(message)))
         metrics = json.dumps({"rotations_per_minute": 2.5, "steps": self.steps})
-        custom = {"complete": complete, "mode": self.mode, "source": "teacher"}
+        custom = {"complete": complete, "mode": self.mode, "source": "teacher", "steps": str(self.steps)}
         custom["success"] = str(self.success).lower()
         writer.set_custom({**custom, "metrics": metrics} if complete == "true" else {"complete": complete})
         writer.close()

@@ -84,6 +84,46 @@ def test_check_names_each_broken_bag_and_exits_with_1(bags: Path, capsys: pytest
     assert lines[-1] == "4 bags, 3 broken"
 
 
+def test_repair_closes_what_was_left_open_and_keeps_what_was_changed(
+    bags: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bags / "1-aa" / "metadata.yaml").unlink()
+    flipped = bags / "2-bb" / "2-bb.mcap"
+    data = bytearray(flipped.read_bytes())
+    data[-100] ^= 1
+    flipped.write_bytes(data)
+    assert main(["check", str(bags)]) == 1
+    assert main(["repair", str(bags)]) == 0
+    out = capsys.readouterr().out
+    assert "2 bags, 2 broken" in out
+    assert "1-aa: " in out and "messages recovered, complete" in out
+    assert "the original is in 2-bb.damaged" in out
+    assert main(["check", str(bags)]) == 0
+    assert "2 bags, 0 broken" in capsys.readouterr().out
+    assert main(["repair", str(bags)]) == 0
+    assert capsys.readouterr().out == "", "nothing is left to do"
+
+
+def test_a_recovered_beginning_is_listed_and_checked_as_such(
+    bags: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TIMED_OUT.write(bags / "1-aa-cut", TIMED_OUT.messages()[:-1])
+    (bags / "1-aa-cut" / "metadata.yaml").unlink()
+    assert main(["repair", str(bags)]) == 0
+    assert main(["list", str(bags)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["1-aa-cut", "recovered", "demo", "teacher", "12"] in rows
+    assert main(["check", str(bags)]) == 0
+    assert "12 steps can be used), marked as incomplete: " in capsys.readouterr().out
+
+
+def test_repair_says_what_it_cannot_repair(bags: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bags / "1-aa" / "1-aa.mcap").unlink()
+    assert main(["repair", str(bags)]) == 1
+    assert "NOT REPAIRED" in capsys.readouterr().out
+    assert main(["repair", str(bags / "nowhere")]) == 2
+
+
 def test_export_is_what_other_learners_read(bags: Path, tmp_path: Path) -> None:
     file = tmp_path / "out" / "demos.npz"
     assert main(["export", str(bags), str(file)]) == 0

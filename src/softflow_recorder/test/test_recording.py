@@ -1,0 +1,279 @@
+"""Recordings into bags: what is written about an episode, images, and a disk that is really full."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage
+from softflow_msgs.msg import ActionChunk, ChunkResult, HandDescription, HandState
+
+from softflow_node.messages import floats64, to_stamp
+from softflow_recorder.bag import BagError, episode_bags, read_episode, read_information, read_messages
+from softflow_recorder.disk import DiskWatch
+from softflow_recorder.metadata import software_version
+from softflow_recorder.recording import Options, Raw, Recordings
+from softflow_recorder.repair import Repaired, repair_all
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recorder_toy import TYPESTORE, Published, Toy
+
+OPTIONS = Options({"robot": "/hand0"}, 20_000, 0.05, False, 5.0)
+CAMERA = "/hand0/wrist/image_raw/compressed"
+
+
+class Recorder:
+    """Recordings without a node around them."""
+
+    def __init__(self, directory: Path, min_free_mb: int = 0) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.disk = DiskWatch(directory, min_free_mb)
+        self.closed: list[Path] = []
+        self.warnings: list[str] = []
+        self.recordings = Recordings(
+            directory, TYPESTORE, OPTIONS, self.disk, self.closed.append, self.warnings.append
+        )
+
+    def add(self, topic: str, message: Any) -> None:
+        package = type(message).__module__.split(".")[0]
+        full = topic if topic.startswith("/") else f"/hand0/{topic}"
+        kind = f"{package}/msg/{type(message).__name__}"
+        raw = Raw(full, kind, bytes(serialize_message(message)), message)
+        if hasattr(message, "episode_id"):
+            self.recordings.add(raw)
+        else:
+            self.recordings.add_shared(raw)
+
+    def record(self, messages: list[Published]) -> Path:
+        for topic, message in messages:
+            self.add(topic, message)
+        self.recordings.poll(time.monotonic() + 2.0)  # what the last messages waited for has not come
+        return self.closed[-1]
+
+
+def description() -> HandDescription:
+    return HandDescription(
+        hand="palmdown4",
+        backend="sim",
+        joint_names=["a", "b"],
+        lower=floats64(np.array([-0.5, 0.0])),
+        upper=floats64(np.array([0.5, 1.5])),
+        max_velocity=floats64(np.array([2.0, 3.0])),
+        action_names=["a", "b"],
+        control_rate=20.0,
+        calibration_hash="c0ffee",
+    )
+
+
+def result(toy: Toy, start: int, steps: int, **values: Any) -> Published:
+    values = {"chunk_id": start + 1, "policy_version": 7, "source": "policy", **values}
+    message = ChunkResult(episode_id=toy.episode_id, start_step=start, executed_steps=steps, **values)
+    return "chunk_result", message
+
+
+def test_the_metadata_say_all_that_is_to_be_known_without_reading(tmp_path: Path) -> None:
+    toy = Toy.make(mode="train")
+    recorder = Recorder(tmp_path / "bags")
+    recorder.add("hand_description", description())
+    chunk = ActionChunk(episode_id=toy.episode_id, chunk_id=3, policy_version=7, policy_sha256="5ea1")
+    messages = [("action_chunk", chunk), *toy.messages()]
+    messages[-1:-1] = [result(toy, 10, 2)]
+    bag = recorder.record(messages)
+    custom = read_information(bag).custom
+    said = {
+        key: custom[key] for key in ("robot", "task", "layout_hash", "mode", "complete", "steps", "index")
+    }
+    assert said == {
+        "robot": "/hand0",
+        "task": "CubeRotation-v0",
+        "layout_hash": toy.layout_hash,
+        "mode": "train",
+        "complete": "true",
+        "steps": "12",
+        "index": "3",
+    }
+    assert custom["calibration_hash"] == "c0ffee"
+    hand = json.loads(custom["hand"])
+    assert (hand["hand"], hand["lower"], hand["upper"]) == ("palmdown4", [-0.5, 0.0], [0.5, 1.5])
+    assert json.loads(custom["policies"]) == {"7": "5ea1"}
+    assert json.loads(custom["messages"])["/hand0/observation"] == 13
+    assert json.loads(custom["missing_messages"]) == {"action_chunk": 1}
+    assert any(topic.endswith("/hand_description") for topic, _, _ in read_messages(bag))
+
+
+def test_the_software_version_names_no_machine() -> None:
+    version = software_version()
+    assert version.startswith("0.1.0") and "/" not in version and os.uname().nodename not in version
+
+
+def test_gaps_are_counted_by_topic(tmp_path: Path) -> None:
+    toy = Toy.make()
+    states = [("hand_state", HandState(episode_id=toy.episode_id, step=step)) for step in (0, 1, 1, 4, 3, 5)]
+    recorder = Recorder(tmp_path / "bags")
+    gone = [(t, m) for t, m in toy.messages() if t != "observation" or m.step not in (2, 7)]
+    for topic, message in [*states, *gone]:
+        recorder.add(topic, message)
+    recorder.recordings.close()
+    missing = json.loads(read_information(recorder.closed[0]).custom["missing_messages"])
+    assert missing == {"hand_state": 2, "observation": 2}
+    assert recorder.recordings.counters["missing_observation"] == 2
+    assert (
+        recorder.recordings.counters["incomplete_episodes"] == 1
+        and "observation of step 2" in recorder.warnings[0]
+    )
+
+
+def test_steps_that_a_human_applied_are_told_apart(tmp_path: Path) -> None:
+    toy = Toy.make()
+    human = [result(toy, 4, 3, source="teleop", policy_version=0), result(toy, 10, 2)]
+    bag = Recorder(tmp_path / "bags").record([*human, *toy.messages()])
+    assert np.flatnonzero(read_episode(bag).interventions).tolist() == [4, 5, 6]
+
+
+def image(stamp: int, data: bytes) -> Published:
+    message = CompressedImage(format="jpeg", data=data)
+    message.header.stamp = to_stamp(stamp)
+    return CAMERA, message
+
+
+def pictured(toy: Toy, named: dict[int, int] | None = None) -> list[Published]:
+    """The messages of an episode at 20 Hz from second 1 on; step -> stamp of the image that its observation names."""
+    messages = [*toy.messages(), result(toy, 10, 2)]
+    for topic, message in messages:
+        if topic == "observation":
+            message.header.stamp = to_stamp(10**9 + message.step * 50_000_000)
+            wanted = (named or {}).get(message.step)
+            message.images = [f"{CAMERA}@{wanted}"] if wanted else []
+    return messages
+
+
+def test_each_state_has_the_newest_image_that_is_not_newer(tmp_path: Path) -> None:
+    toy, recorder = Toy.make(), Recorder(tmp_path / "bags")
+    early = image(990_000_000, b"early")
+    at_3 = 10**9 + 150_000_000
+    others = [image(at_3, b"three"), image(at_3 + 60_000_000, b"later"), image(10**10, b"after")]
+    bag = recorder.record([early, *pictured(toy)[:3], *others, *pictured(toy)[3:]])
+    images = read_episode(bag).images
+    assert list(images) == ["wrist"]
+    assert images["wrist"] == (b"early",) * 3 + (b"three",) * 2 + (b"later",) * 8
+    assert len({id(data) for data in images["wrist"]}) == 3, "bytes are kept once"
+
+
+def test_an_observation_may_name_its_image(tmp_path: Path) -> None:
+    toy, recorder = Toy.make(), Recorder(tmp_path / "bags")
+    pictures = [image(900_000_000, b"old"), image(1_000_000_000, b"new"), image(1_010_000_000, b"newer")]
+    messages = pictured(toy, {0: 900_000_000, 1: 1_000_000_000, 2: 5})  # the last one was lost
+    bag = recorder.record([*messages[:1], *pictures, *messages[1:]])
+    assert read_episode(bag).images["wrist"][:4] == (b"old", b"new", b"newer", b"newer")
+
+
+def test_a_state_before_the_first_image_makes_the_episode_incomplete(tmp_path: Path) -> None:
+    toy, recorder = Toy.make(), Recorder(tmp_path / "bags")
+    messages = pictured(toy)
+    bag = recorder.record([*messages[:4], image(10**9 + 1, b"late"), *messages[4:]])
+    with pytest.raises(BagError, match=f"image of {CAMERA} for step 0"):
+        read_episode(bag)
+    assert read_information(bag).custom["complete"] == "false"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(disk: Path, left: int) -> Path:
+    """Leave so many bytes."""
+    filler = disk / "filler"
+    with filler.open("wb") as file:
+        file.write(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - left))
+    return filler
+
+
+def test_a_full_disk_ends_the_episode_and_keeps_all_of_it(small_disk: Path) -> None:
+    toy = Toy.make(steps=400, mode="train")
+    recorder = Recorder(small_disk / "bags")
+    filler = fill(small_disk, 90_000)
+    sent = 0
+    # Rewards first: each observation is then a usable step.
+    for topic, message in sorted(toy.messages(), key=lambda pair: pair[0] != "reward_label"):
+        if recorder.disk.why:
+            break
+        if topic != "episode_event" or message.kind == 0:
+            recorder.add(topic, message)
+            sent += topic == "observation"
+    assert "No space left" in recorder.disk.why and 100 < sent < 400
+    recorder.recordings.poll(time.monotonic())
+    assert not recorder.recordings.open and recorder.closed == [], "there is no room to close it"
+    recorder.add("episode_event", Toy.make(episode_id="next").messages()[0][1])
+    assert recorder.recordings.counters["unrecorded_episodes"] == 1
+    filler.unlink()
+    recorder.recordings.poll(time.monotonic() + 2.0)
+    assert recorder.disk.why, "only somebody may let it go on"
+    (bag,) = recorder.closed
+    episode = read_episode(bag, recovered=True)
+    assert episode.steps == sent - 1 and episode.cause == "recovered"
+    np.testing.assert_array_equal(episode.states, toy.states[:sent])
+    custom = read_information(bag).custom
+    assert custom["recovered"] == "true" and "No space left" in custom["recovery"]
+    assert recorder.disk.resume() and not recorder.disk.why
+    after = Toy.make(seed=2, episode_id="after")
+    whole = recorder.record([result(after, 10, 2), *after.messages()])
+    assert whole != bag and read_episode(whole).steps == after.steps
+
+
+def test_a_process_that_dies_on_a_full_disk_leaves_a_sound_beginning(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    recorder = Recorder(small_disk / "bags")
+    filler = fill(small_disk, 90_000)
+    toy = Toy.make(steps=400)
+    for topic, message in toy.messages()[:-1]:
+        recorder.add(topic, message)
+    assert recorder.disk.why
+    for recording in recorder.recordings.open.values():
+        recording.bag.abandon()
+    (bag,) = episode_bags(small_disk / "bags")
+    (failed,) = repair_all(small_disk / "bags")
+    assert isinstance(failed, OSError) and list(bag.glob("*.mcap")), "no room to repair: the original stays"
+    filler.unlink()
+    (done,) = repair_all(small_disk / "bags")
+    assert isinstance(done, Repaired) and done.kept is None and done.messages > 100
+    states = [m.state for t, _, m in read_messages(bag) if t.endswith("observation")]
+    np.testing.assert_array_equal(states, toy.states[: len(states)])
+
+
+def test_below_the_reserve_nothing_begins_and_what_runs_ends_readably(small_disk: Path) -> None:
+    toy = Toy.make(mode="train")
+    recorder = Recorder(small_disk / "bags", min_free_mb=1)
+    for topic, message in toy.messages()[:10]:
+        recorder.add(topic, message)
+    filler = fill(small_disk, 600_000)
+    recorder.recordings.poll(time.monotonic())
+    assert "min_free_mb is 1" in recorder.disk.why and len(recorder.closed) == 1
+    assert "min_free_mb" in read_information(recorder.closed[0]).custom["recovery"]
+    assert not recorder.disk.resume()
+    filler.unlink()
+    assert recorder.disk.resume()
+    after = Toy.make(seed=3, episode_id="after")
+    assert read_episode(recorder.record([result(after, 10, 2), *after.messages()])).steps == 12
