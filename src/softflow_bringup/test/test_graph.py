@@ -153,7 +153,9 @@ def test_substitution_inside_text_and_environment(tmp_path: Path) -> None:
 
 def test_all_arguments_can_be_listed_without_values() -> None:
     names = [argument.name for argument in load_arguments("learner")]
-    assert names == ["task", "run", "learner_run", "demos", "settings", "resume", "seed"]
+    assert names == [
+        "task", "run", "learner_run", "demos", "settings", "resume", "seed", "peers", "discovery_server", "transport",
+    ]  # fmt: skip
     assert all(argument.help for argument in load_arguments("online_rl"))
 
 
