@@ -60,7 +60,7 @@ class DriverParameters:
     lock_step: str = bounded(
         "auto", choices=("auto", "true", "false"), doc="the world waits for the policy; auto: at max"
     )
-    clock_topic: str = bounded("/clock", doc="where the robot clock goes; empty = nowhere")
+    clock_topic: str = bounded("clock", doc="where the robot clock goes; empty = nowhere")
 
 
 class DriverNode(SoftflowNode[DriverParameters]):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 _GUARD = str(Path(__file__).with_name("exec_guarded.py"))
+_REAPER = str(Path(__file__).with_name("reaper.py"))
 
 
 class Child:
@@ -72,6 +73,29 @@ class Child:
     def _signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+
+
+class Reaper:
+    """The process that kills what is left if this one is killed (reaper.py)."""
+
+    def __init__(self, grace: float) -> None:
+        """Start it. Raises OSError."""
+        command = [sys.executable, "-I", "-S", _REAPER, str(grace)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def note(self, line: str) -> None:
+        """Tell it of a start (`+PID`) or an end (`-PID`)."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        """Everything was stopped."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
 
 
 def _read_lines(stream: IO[bytes], on_line: Callable[[str], None]) -> None:

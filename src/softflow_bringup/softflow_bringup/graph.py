@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from softflow_bringup.fleet import ROBOT_NAMESPACE, robots
+from softflow_bringup.network import network_environment
 from softflow_bringup.parameters import flatten, read_parameter_file
 from softflow_bringup.security import secure
 from softflow_bringup.values import (
@@ -43,13 +45,15 @@ class NodeDescription:
 
     `parameters` is complete: parameter files first, the graph's own values over them. `required`: the graph
     ends in failure when the node has gone for good. `ends_graph`: the graph ends well when the node ends with
-    code 0. Nodes are stopped from the lowest `stop_order` to the highest.
+    code 0 (of several such nodes: when all have). Nodes are stopped from the lowest `stop_order` to the highest.
     """
 
     package: str
     executable: str
     name: str
     namespace: str = "/"
+    robot: str = ""
+    """Which of several robots it belongs to; empty where there is one."""
     parameters: dict[str, Any] = field(default_factory=dict)
     parameter_files: tuple[Path, ...] = ()
     remappings: tuple[tuple[str, str], ...] = ()
@@ -68,6 +72,11 @@ class NodeDescription:
         """Namespace and name, as `ros2 node list` shows it."""
         return f"{self.namespace.rstrip('/')}/{self.name}"
 
+    @property
+    def label(self) -> str:
+        """Its name within the graph: in messages, and of its log file."""
+        return f"{self.robot}.{self.name}" if self.robot else self.name
+
 
 @dataclass(frozen=True)
 class GraphDescription:
@@ -81,11 +90,11 @@ class GraphDescription:
     nodes: tuple[NodeDescription, ...]
 
     def node(self, name: str) -> NodeDescription:
-        """The node of that name. Raises GraphError."""
+        """The node of that name, with several robots such as `hand1.policy`. Raises GraphError."""
         for node in self.nodes:
-            if node.name == name:
+            if node.label == name:
                 return node
-        known = [node.name for node in self.nodes]
+        known = [node.label for node in self.nodes]
         raise GraphError(f"graph {self.name}: no node {name!r}; {suggest(name, known)}")
 
 
@@ -158,12 +167,14 @@ def load_graph(name_or_path: str | Path, arguments: Mapping[str, Any] | None = N
     entries = check_kind(f"{path}: nodes", content.get("nodes"), list)
     nodes: dict[str, NodeDescription] = {}
     for index, entry in enumerate(entries):
-        node = _make_node(path, f"{path}: nodes[{index}]", entry, values)
-        if node is None:
+        where = f"{path}: nodes[{index}]"
+        complete = _complete_entry(path, where, entry)
+        if not _holds(f"{where}.when", complete.pop("when", {}), values):
             continue
-        if node.name in nodes:
-            raise GraphError(f"{path}: nodes[{index}].name: {node.name!r} is given twice; names must differ")
-        nodes[node.name] = node
+        for node in _make_nodes(path, where, complete, values):
+            if node.label in nodes:
+                raise GraphError(f"{where}.name: {node.label!r} is given twice; names must differ")
+            nodes[node.label] = node
     if not nodes:
         raise GraphError(f"{path}: nodes: is empty; at least one node is needed")
     return GraphDescription(
@@ -233,13 +244,23 @@ def _argument_values(
     return values
 
 
-def _make_node(path: Path, where: str, entry: Any, values: Mapping[str, Any]) -> NodeDescription | None:
-    """None: its `when` does not hold."""
-    entry = _complete_entry(path, where, entry)
-    if not _holds(f"{where}.when", entry.pop("when", {}), values):
-        return None
+def _make_nodes(
+    path: Path, where: str, entry: Mapping[str, Any], values: Mapping[str, Any]
+) -> list[NodeDescription]:
+    """One node, or one for each robot."""
+    if entry.get("namespace") != ROBOT_NAMESPACE or "namespace" not in values:
+        return [_make_node(path, where, entry, values)]
+    return [
+        replace(_make_node(path, where, entry, robot.values), robot=robot.label)
+        for robot in robots(str(path), values)
+    ]
+
+
+def _make_node(
+    path: Path, where: str, entry: Mapping[str, Any], values: Mapping[str, Any]
+) -> NodeDescription:
     checked: dict[str, Any] = {}
-    for key, value in substitute(where, entry, values).items():
+    for key, value in substitute(where, dict(entry), values).items():
         checked[key] = check_kind(f"{where}.{key}", value, _NODE_KEYS[key])
     for key in ("package", "executable", "name"):
         if not checked.get(key):
@@ -253,7 +274,8 @@ def _make_node(path: Path, where: str, entry: Any, values: Mapping[str, Any]) ->
         parameters.update(read_parameter_file(file, checked["name"], namespace))
     parameters.update(flatten(f"{where}.parameters", checked.get("parameters", {})))
     remappings = tuple(checked.get("remappings", {}).items())
-    environment = {key: str(value) for key, value in checked.get("environment", {}).items()}
+    environment = network_environment(str(path), values, config_directory())
+    environment |= {key: str(value) for key, value in checked.get("environment", {}).items()}
     checked.update(
         parameters=parameters, parameter_files=files, remappings=remappings, environment=environment
     )

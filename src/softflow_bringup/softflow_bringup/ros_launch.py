@@ -7,13 +7,14 @@ the same time, and shared memory of killed nodes stays.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, SetEnvironmentVariable
 from launch.events import Shutdown
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
@@ -21,6 +22,7 @@ from launch_ros.actions import Node
 from softflow_bringup.graph import ArgumentDescription, NodeDescription, load_arguments, load_graph
 from softflow_bringup.parameters import write_parameter_file
 from softflow_bringup.respawn import Fate, RespawnPolicy
+from softflow_bringup.supervisor import RUN_ID
 
 
 class RequiredNodeGoneError(RuntimeError):
@@ -38,24 +40,28 @@ def to_launch_description(graph_name: str | Path) -> LaunchDescription:
     def make_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         graph = load_graph(graph_name, _given_values(arguments, context))
         directory = TemporaryDirectory(prefix="softflow_")
-        return [to_node(node, directory) for node in graph.nodes]
+        awaited = {node.label for node in graph.nodes if node.ends_graph}
+        run_id = SetEnvironmentVariable(RUN_ID, uuid.uuid4().hex)
+        return [run_id, *(to_node(node, directory, awaited) for node in graph.nodes)]
 
     declared = [_declare(argument) for argument in arguments]
     return LaunchDescription([*declared, OpaqueFunction(function=make_nodes)])
 
 
-def to_node(node: NodeDescription, directory: TemporaryDirectory[str]) -> Node:
+def to_node(node: NodeDescription, directory: TemporaryDirectory[str], awaited: set[str]) -> Node:
     """One node as a launch action; its parameters go into a file in `directory`. Raises OSError.
+
+    The graph ends with the last of the nodes in `awaited`.
 
     The file is written here and not by launch_ros, which would let ROS read a text like "1e3" as a number.
     """
-    parameter_file = Path(directory.name) / f"{node.name}.yaml"
+    parameter_file = Path(directory.name) / f"{node.label}.yaml"
     write_parameter_file(parameter_file, node.parameters)
     action = Node(
         package=node.package,
         executable=node.executable,
         name=node.name,
-        exec_name=node.name,
+        exec_name=node.label,
         namespace=node.namespace,
         parameters=[str(parameter_file)],
         remappings=list(node.remappings),
@@ -67,7 +73,7 @@ def to_node(node: NodeDescription, directory: TemporaryDirectory[str]) -> Node:
         output="screen",
         sigterm_timeout="10",
         sigkill_timeout="5",
-        on_exit=_on_exit(node),
+        on_exit=_on_exit(node, awaited),
     )
     # Removed with the last action that names it; a node that starts again reads its file again.
     action.parameter_directory = directory
@@ -94,7 +100,7 @@ def _to_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _on_exit(node: NodeDescription) -> Callable[[ProcessExited, LaunchContext], Any]:
+def _on_exit(node: NodeDescription, awaited: set[str]) -> Callable[[ProcessExited, LaunchContext], Any]:
     # Launch does not say how long a process lived; failures are counted without a healthy time in between.
     policy = RespawnPolicy(node.respawn, node.respawn_delay)
 
@@ -103,12 +109,13 @@ def _on_exit(node: NodeDescription) -> Callable[[ProcessExited, LaunchContext], 
             return None
         fate, _ = policy.on_exit(event.returncode, alive=0.0)
         if fate is Fate.FINISHED and node.ends_graph:
-            return EmitEvent(event=Shutdown(reason=f"{node.name} is done"))
+            awaited.discard(node.label)
+            return None if awaited else EmitEvent(event=Shutdown(reason=f"{node.label} is done"))
         if fate is Fate.REFUSED:
-            raise RequiredNodeGoneError(f"{node.name} refuses its parameters, see above")
+            raise RequiredNodeGoneError(f"{node.label} refuses its parameters, see above")
         if fate is not Fate.RESPAWN and node.required:
             code = event.returncode
-            raise RequiredNodeGoneError(f"{node.name} has gone (exit code {code}); it is required")
+            raise RequiredNodeGoneError(f"{node.label} has gone (exit code {code}); it is required")
         return None
 
     return on_exit

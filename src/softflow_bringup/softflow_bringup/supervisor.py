@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO
 
-from softflow_bringup.child import Child
+from softflow_bringup.child import Child, Reaper
 from softflow_bringup.graph import GraphDescription, NodeDescription
 from softflow_bringup.parameters import write_parameter_file
 from softflow_bringup.respawn import Fate, RespawnLimits, RespawnPolicy
@@ -27,6 +28,8 @@ CommandFor = Callable[[NodeDescription], Sequence[str]]
 _POLL_PERIOD = 0.1
 # A node's segments appear in its first seconds; later looks are only for nodes that make a second context.
 _LEDGER_EARLY, _LEDGER_PERIOD = 10.0, 5.0
+RUN_ID = "SOFTFLOW_RUN_ID"
+"""Environment variable: the same for every start of a node within one run of a graph, and for no other."""
 
 
 def find_executable(node: NodeDescription) -> list[str]:
@@ -66,6 +69,10 @@ class _Slot:
     looked: float = -_LEDGER_PERIOD
     log_file: IO[str] | None = None
 
+    @property
+    def name(self) -> str:
+        return self.node.label
+
 
 class Supervisor:
     """Runs a graph. `run()` in the main thread, or as a context manager around a background thread.
@@ -90,7 +97,8 @@ class Supervisor:
         self.exit_code = 0
         self.finished = False
         self._environment = dict(os.environ if environment is None else environment)
-        self._log = log or Printer([node.name for node in graph.nodes])
+        self._environment[RUN_ID] = uuid.uuid4().hex
+        self._log = log or Printer([node.label for node in graph.nodes])
         self._log_directory = log_directory
         self._command_for = command_for
         self._limits = limits or RespawnLimits()
@@ -104,6 +112,7 @@ class Supervisor:
         # Children live no longer than the thread that starts them (see Child), so one thread starts them all.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="softflow starter")
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._reaper: Reaper | None = None
 
     def start(self) -> None:
         """Start all nodes. Raises OSError where files or processes cannot be made; nothing runs then."""
@@ -111,6 +120,7 @@ class Supervisor:
         try:
             if self._log_directory is not None:
                 self._log_directory.mkdir(parents=True, exist_ok=True)
+            self._reaper = Reaper(self._grace)
             for node in self.graph.nodes:
                 self._slots.append(self._make_slot(node))
             for slot in self._slots:
@@ -139,6 +149,9 @@ class Supervisor:
             self._stop_slots([s for s in self._slots if s.node.stop_order == order and s.child is not None])
         self._ledger.clean(ports=True)
         self._starter.shutdown()
+        if self._reaper is not None:
+            self._reaper.close()
+            self._reaper = None
         with self._log_lock:
             for slot in self._slots:
                 if slot.log_file is not None:
@@ -166,8 +179,12 @@ class Supervisor:
         """Per node: `running`, `waiting` for its next start, `finished`, `given up` or `refused`."""
         states = {}
         for slot in self._slots:
-            states[slot.node.name] = slot.fate.value if slot.fate else "running" if slot.child else "waiting"
+            states[slot.name] = slot.fate.value if slot.fate else "running" if slot.child else "waiting"
         return states
+
+    def processes(self) -> dict[str, int]:
+        """Process ids of the nodes that run now."""
+        return {slot.name: slot.child.pid for slot in self._slots if slot.child is not None}
 
     def __enter__(self) -> Supervisor:
         """Start the nodes and look after them in a thread. Raises what `start` raises."""
@@ -196,12 +213,12 @@ class Supervisor:
 
     def _make_slot(self, node: NodeDescription) -> _Slot:
         assert self._temporary is not None
-        parameter_file = Path(self._temporary.name) / f"{node.name}.yaml"
+        parameter_file = Path(self._temporary.name) / f"{node.label}.yaml"
         write_parameter_file(parameter_file, node.parameters)
         policy = RespawnPolicy(node.respawn, node.respawn_delay, self._limits)
         slot = _Slot(node, policy, [*self._command_for(node), *ros_arguments(node, parameter_file)])
         if self._log_directory is not None:
-            path = self._log_directory / f"{node.name}.log"
+            path = self._log_directory / f"{node.label}.log"
             slot.log_file = path.open("a", encoding="utf-8", buffering=1)
         return slot
 
@@ -216,7 +233,9 @@ class Supervisor:
 
         slot.child = self._starter.submit(start).result()
         slot.due = None
-        self._say(f"{slot.node.name} started (process {slot.child.pid})")
+        if self._reaper is not None:
+            self._reaper.note(f"+{slot.child.pid}")
+        self._say(f"{slot.name} started (process {slot.child.pid})")
 
     def _watch(self, slot: _Slot) -> None:
         """Reap the node if it has exited, and decide its fate."""
@@ -228,6 +247,8 @@ class Supervisor:
         if code is None:
             return
         slot.child = None
+        if self._reaper is not None:
+            self._reaper.note(f"-{child.pid}")
         self._ledger.clean(ports=False)
         if self.finished:
             slot.fate = Fate.FINISHED
@@ -236,7 +257,7 @@ class Supervisor:
         if slot.fate is Fate.RESPAWN:
             slot.fate = None
             slot.due = time.monotonic() + delay
-            self._say(f"{slot.node.name} died ({describe(code)}); starting it again in {delay:g} s")
+            self._say(f"{slot.name} died ({describe(code)}); starting it again in {delay:g} s")
         else:
             self._has_gone(slot, code)
 
@@ -250,8 +271,10 @@ class Supervisor:
         """A node will not be started again: say why, and end the graph where that follows."""
         node = slot.node
         if slot.fate is Fate.FINISHED and node.ends_graph:
-            self._say(f"{node.name} is done; stopping the graph")
-            self.finished = True
+            others = [s.name for s in self._slots if s.node.ends_graph and s.fate is not Fate.FINISHED]
+            self.finished = not others
+            then = f"waiting for {', '.join(others)}" if others else "stopping the graph"
+            self._say(f"{slot.name} is done; {then}")
             return
         why = "finished" if slot.fate is Fate.FINISHED else f"died ({describe(code)}) for good"
         if slot.fate is Fate.REFUSED:
@@ -259,9 +282,9 @@ class Supervisor:
         elif node.required:
             consequence = "it is required: stopping the graph"
         else:
-            self._say(f"{node.name} {why}; going on without it")
+            self._say(f"{slot.name} {why}; going on without it")
             return
-        self._say(f"{node.name} {why}; {consequence}")
+        self._say(f"{slot.name} {why}; {consequence}")
         self.exit_code = 1
         self.finished = True
 
@@ -273,7 +296,7 @@ class Supervisor:
                 if number is not None and slot.child is not None:
                     slot.child.signal(number)
                     if number is not signal.SIGINT:
-                        self._say(f"{slot.node.name} does not end; sending {number.name}")
+                        self._say(f"{slot.name} does not end; sending {number.name}")
                 self._watch(slot)
             time.sleep(0.02)
 
@@ -285,7 +308,7 @@ class Supervisor:
         with self._log_lock:
             if slot.log_file is not None:
                 slot.log_file.write(line + "\n")
-            self._log(slot.node.name, line)
+            self._log(slot.name, line)
 
 
 def describe(code: int) -> str:

@@ -155,7 +155,7 @@ def test_substitution_inside_text_and_environment(tmp_path: Path) -> None:
 def test_all_arguments_can_be_listed_without_values() -> None:
     names = [argument.name for argument in load_arguments("learner")]
     own = ["task", "run", "learner_run", "demos", "settings", "resume", "seed"]
-    assert names == [*own, "key_file", "keystore"]
+    assert names == [*own, "key_file", "keystore", "peers", "discovery_server", "transport"]
     assert all(argument.help for argument in load_arguments("online_rl"))
 
 

@@ -72,7 +72,7 @@ def describe(action: Node, context: Any) -> NodeDescription:
 
 
 def comparable(node: NodeDescription) -> dict[str, Any]:
-    left_out = {"parameter_files", "required", "ends_graph", "stop_order"}
+    left_out = {"parameter_files", "robot", "required", "ends_graph", "stop_order"}
     return {key: value for key, value in vars(node).items() if key not in left_out}
 
 
@@ -103,7 +103,7 @@ def exit_of(name: str, codes: list[int]) -> list[Any]:
     from launch.events.process import ProcessExited
 
     context = launch.LaunchContext()
-    on_exit = _on_exit(load_graph("online_rl").node(name))
+    on_exit = _on_exit(load_graph("online_rl").node(name), {"episode_manager"})
     ignored = {"action": None, "name": name, "cmd": [], "cwd": None, "env": None, "pid": 1}
     return [on_exit(ProcessExited(returncode=code, **ignored), context) for code in codes]
 

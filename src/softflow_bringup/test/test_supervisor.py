@@ -219,6 +219,54 @@ def test_no_process_outlives_the_supervisor(number: signal.Signals, tmp_path: Pa
     process.stdout.close()
 
 
+def test_a_node_that_ignores_the_end_of_a_killed_supervisor_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "up.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(softflow_bringup.__file__).parents[1])!r})\n"
+        "from pathlib import Path\n"
+        "from softflow_bringup.graph import GraphDescription, NodeDescription\n"
+        "from softflow_bringup.supervisor import Supervisor\n"
+        "graph = GraphDescription('g', Path(), '', (), {}, (NodeDescription('p', 'e', 'a'),))\n"
+        f"program = 'import os; print(\"pid\", os.getpid(), flush=True)\\n' + {WITH_CHILD + STUBBORN!r}\n"
+        "Supervisor(graph, grace=0.5, command_for=lambda n: [sys.executable, '-c', program]).run()\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    numbers: dict[str, int] = {}
+    for line in process.stdout:
+        words = line.split()
+        if words[1] in ("pid", "grandchild"):
+            numbers[words[1]] = int(words[-1])
+        if words[1] == "ready":
+            break
+    process.kill()
+    process.wait(timeout=30)
+    assert set(numbers) == {"pid", "grandchild"}
+    assert eventually(lambda: not any(alive(pid) for pid in numbers.values()), 10.0)
+    process.stdout.close()
+
+
+def test_with_several_robots_the_last_end_is_the_end_of_the_graph() -> None:
+    programs = {"a": WAIT, "b": "pass", "c": "import time; time.sleep(1.0)"}
+    ends = {"ends_graph": True, "required": True}
+    supervisor, log = make(programs, node("a", required=True), node("b", **ends), node("c", **ends))
+    assert supervisor.run() == 0
+    assert log.count("softflow", "b is done; waiting for c") == 1
+    assert log.count("softflow", "c is done; stopping the graph") == 1
+
+
+def test_a_run_has_an_identity_that_its_nodes_keep_over_restarts() -> None:
+    program = "import os\nprint('run', int(os.environ['SOFTFLOW_RUN_ID'], 16))\nraise SystemExit(1)"
+    supervisor, log = make({"a": program}, node("a", respawn=True))
+    supervisor.run()
+    first = log.numbers("a", "run")
+    supervisor, log = make({"a": program}, node("a"))
+    supervisor.run()
+    assert len(first) > 1 and len(set(first)) == 1
+    assert log.numbers("a", "run")[0] != first[0]
+
+
 def test_a_second_request_hastens_the_end() -> None:
     supervisor, log = make({"a": STUBBORN}, node("a"), grace=600.0)
     with supervisor:

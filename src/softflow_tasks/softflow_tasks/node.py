@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -19,6 +21,7 @@ from softflow_node.messages import floats32, numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_tasks.episode import MODES, Episode, OutOfOrderError, episode_seed
+from softflow_tasks.progress import EpisodeCount
 from softflow_tasks.task import make_task, task_ids
 
 LABEL_STEPS = 10
@@ -27,6 +30,8 @@ LABEL_STEPS = 10
 
 ACKNOWLEDGEMENT = 4.0
 """[s] to wait at most until the middleware of every reader has the last messages; its repair takes 3 s by default."""
+RUN_ID = "SOFTFLOW_RUN_ID"
+"""Environment variable of whoever starts the graph: the same for every start of this node within one run."""
 FAREWELL = 0.5
 """[s] that readers then get to take them."""
 
@@ -40,6 +45,9 @@ class EpisodeParameters:
     seed: int = bounded(0, low=0, high=2**31 - 1, doc="of the start states")
     episodes: int = bounded(0, low=0, doc="end after so many; 0 = go on")
     first_index: int = bounded(0, low=0, doc="index of the first episode, to go on with an earlier run")
+    progress: str = bounded(
+        "", doc="file with the index of the next episode, for a restart in the same run; empty = none"
+    )
     observers: int = bounded(
         3, low=1, high=100, doc="subscribers of `observation` to wait for before the first reset"
     )
@@ -65,7 +73,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         super().__init__("episode_manager", EpisodeParameters)
         self.task = make_task(self.params.task)
         self.episode: Episode | None = None
-        self._index = self.params.first_index
+        path = Path(self.params.progress) if self.params.progress else None
+        self._count = EpisodeCount(path, os.environ.get(RUN_ID, ""), self.params.first_index)
         self._labelled = 0
         self._resetting = False
         self._estop = ""
@@ -89,13 +98,13 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
 
     def _begin(self) -> None:
         p = self.params
-        if p.episodes and self._index >= p.first_index + p.episodes:
+        if p.episodes and self._count.index >= p.first_index + p.episodes:
             self.finished = True
             return
         if not self._others_are_there():
             return
-        seed = episode_seed(p.mode, p.seed, self._index)
-        self.episode = Episode(self.task, uuid.uuid4().hex, self._index, seed)
+        seed = episode_seed(p.mode, p.seed, self._count.index)
+        self.episode = Episode(self.task, uuid.uuid4().hex, self._count.index, seed)
         self._labelled, self._resetting, self._last_seen = 0, True, time.monotonic()
         self._announce(EpisodeEvent.START, "")
         goal = ResetScene.Goal(episode_id=self.episode.episode_id, seed=seed)
@@ -200,7 +209,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._announce(kind, cause)
         if kind != EpisodeEvent.DISCARDED:
             self.counters["episodes"] += 1
-            self._index += 1
+            self._count.advance()
         self.episode = None
 
     def _announce(self, kind: int, cause: str) -> None:

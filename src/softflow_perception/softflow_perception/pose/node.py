@@ -62,7 +62,7 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self.pub = self.create_publisher(ObjectState, "object_seen", stream())
         self.create_subscription(HandState, "hand_state", self._on_hand, stream())
-        self.create_subscription(Clock, "/clock", self._on_clock, reliable(10))
+        self.create_subscription(Clock, "clock", self._on_clock, reliable(10))
         for name in self.names:
             base = f"camera/{name}"
             self.create_subscription(
