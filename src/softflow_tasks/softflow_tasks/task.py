@@ -140,6 +140,17 @@ class Task(ABC):
         An action that is a velocity moves the targets in force on by one control period.
         """
 
+    def joints_to_action(self, joints: FloatArray, command: FloatArray) -> FloatArray:
+        """The action (A,) whose targets are nearest to `joints` (J,) [rad, m]; not clipped to [-1, 1].
+
+        The inverse of `action_to_joints`, for targets that others recorded. Least squares: exact where the targets
+        can be reached and are affine in the action. A task whose targets are not has to override it.
+        """
+        at_zero = self.action_to_joints(np.zeros(self.action_dim), command)
+        columns = [self.action_to_joints(unit, command) - at_zero for unit in np.eye(self.action_dim)]
+        solution: FloatArray = np.linalg.lstsq(np.stack(columns, axis=1), joints - at_zero, rcond=None)[0]
+        return solution
+
     def held_action(self, action: FloatArray) -> FloatArray:
         """The action (A,) that was applied while the targets of `action` stayed in force for one more step."""
         return action

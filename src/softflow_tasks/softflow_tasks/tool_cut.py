@@ -118,6 +118,13 @@ class ToolCut(Task):
         target = gantry.gantry_target(command[gantry.GANTRY], action[gantry.GANTRY], 1.0 / self.control_hz)
         return np.concatenate([target, gantry.finger_joints(action[gantry.CLOSURES])])
 
+    def joints_to_action(self, joints: FloatArray, command: FloatArray) -> FloatArray:
+        """At the workspace's border the targets are not affine in the gantry's velocity: it is worked out directly."""
+        action = super().joints_to_action(joints, np.zeros(len(self.joint_names)))
+        step = gantry.MAX_SPEED / self.control_hz
+        action[gantry.GANTRY] = (joints[gantry.GANTRY] - command[gantry.GANTRY]) / step
+        return action
+
     def held_action(self, action: FloatArray) -> FloatArray:
         """Targets that stay in force mean a gantry that does not move."""
         return np.concatenate([np.zeros(3), action[gantry.CLOSURES]])

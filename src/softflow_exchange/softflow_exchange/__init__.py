@@ -1,0 +1,1 @@
+"""Episodes from and to other formats. Nothing here runs on the robot."""

@@ -1,0 +1,175 @@
+"""Parts of a recording into whole episodes: rewards, success, the end."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow_exchange.borders import Part, parts, spans
+from softflow_exchange.mapping import Mapping
+from softflow_exchange.report import SourceReport
+from softflow_exchange.series import Recording, Times
+from softflow_exchange.states import Clipping, make_states
+from softflow_recorder.episode import TELEOP, EpisodeData
+from softflow_tasks.task import Outcome, Progress
+
+NEVER = int(np.iinfo(np.int64).max)
+"""[ns] later than every stamp."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An episode, ready to be written."""
+
+    episode: EpisodeData
+    times: Times
+    """(n+1,) [ns] of the states"""
+    origin: str
+    """Which recording"""
+
+
+def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, index: int) -> list[Imported]:
+    """Every episode of a recording, counted from `index`; what is left out is said in the report."""
+    sizes = {name: size for name, size in mapping.gridded().items() if size}
+    for name, size in sizes.items():
+        series = recording.series.get(name)
+        if series is not None and series.values.shape[1] != size:
+            report.problems.append(f"input {name!r}: has {series.values.shape[1]} values, must have {size}")
+    needed = {*mapping.gridded(), *mapping.events()}
+    if report.all_problems() or not needed <= {*recording.series, *recording.texts}:
+        report.problems.append("nothing of it is imported")
+        return []
+    found: list[Imported] = []
+    clipping = Clipping()
+    divided = spans(recording, mapping)
+    if not divided:
+        report.problems.append(f"input {mapping.episodes.input!r}: marks no episode")
+    pieces = [part for span in divided for part in parts(recording, mapping, span, report)]
+    starts = [int(part.times[0]) for part in pieces]
+    for part, until in zip(pieces, [*starts[1:], NEVER], strict=True):
+        try:
+            made, clipped = _episode(part, until, recording, mapping, report, index + len(found))
+        except ValueError as error:
+            report.problems.append(str(error))
+            continue
+        found.append(made)
+        clipping += clipped
+    _tell_clipping(clipping, found, report)
+    return found
+
+
+def _tell_clipping(clipping: Clipping, found: list[Imported], report: SourceReport) -> None:
+    if clipping.values:
+        total = sum(item.episode.actions.size for item in found)
+        report.notes.append(
+            f"{clipping.values} of {total} values of actions are clipped to [-1, 1], the worst by {clipping.worst:.3g}"
+        )
+    if clipping.residual > 1e-6:
+        report.notes.append(
+            f"joint targets differ from what the task's actions can reach by up to {clipping.residual:.3g} rad (m)"
+        )
+
+
+def _episode(
+    part: Part, until: int, recording: Recording, mapping: Mapping, report: SourceReport, index: int
+) -> tuple[Imported, Clipping]:
+    states, actions, clipping = make_states(part, mapping)
+    task = mapping.task
+    progress, judged = _judge(mapping, states)
+    steps = len(judged) if judged else len(actions)
+    if steps < len(actions):
+        cause = judged[-1].cause
+        report.notes.append(f"the task ends an episode after {steps} of {len(actions)} steps ({cause})")
+    times, states, actions = part.times[: steps + 1], states[: steps + 1], actions[:steps]
+    success = _success(recording, mapping, (int(times[0]), until), progress)
+    rewards = _rewards(recording, mapping, part, times, judged, success)
+    terminated, cause = _end(mapping, judged, success)
+    metrics = task.metrics(progress) if judged else {"steps": float(steps)}
+    episode = EpisodeData(
+        episode_id=_identity(recording, mapping, int(times[0])),
+        index=index,
+        task=task.id,
+        layout_hash=task.layout.hash,
+        mode="demo",
+        source=mapping.source,
+        seed=0,
+        states=states,
+        actions=actions,
+        rewards=rewards,
+        policy_versions=np.zeros(steps, dtype=np.uint64),
+        terminated=terminated,
+        truncated=not terminated,
+        cause=cause,
+        success=success,
+        metrics={**metrics, "return": float(rewards.sum())},
+        interventions=np.full(steps, mapping.source == TELEOP),
+    )
+    return Imported(episode, times, recording.origin), clipping
+
+
+def _identity(recording: Recording, mapping: Mapping, start: int) -> str:
+    """The same for the same data through the same mapping, so that a second import is recognised."""
+    digest = hashlib.sha256(f"{mapping.sha256} {start}".encode())
+    for name in sorted(recording.series):
+        digest.update(recording.series[name].times.tobytes() + recording.series[name].values.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _judge(mapping: Mapping, states: NDArray[np.float32]) -> tuple[Progress, list[Outcome]]:
+    """What the task says of each step up to its end; nothing where the mapping does not ask it."""
+    task, outcomes = mapping.task, []
+    progress = task.begin()
+    if "task" not in (mapping.reward.by, mapping.success.by, mapping.terminated):
+        return progress, []
+    for before, after in itertools.pairwise(states):
+        outcomes.append(task.advance(progress, before, after))
+        if outcomes[-1].terminated or outcomes[-1].truncated:
+            break
+    return progress, outcomes
+
+
+def _success(recording: Recording, mapping: Mapping, between: tuple[int, int], progress: Progress) -> bool:
+    """A label may come after the last sample: those up to the next episode's start count."""
+    how = mapping.success
+    if how.by == "task":
+        return bool(mapping.task.success(progress))
+    if how.by != "input":
+        return how.by == "always"
+    series = recording.series[how.input]
+    inside = (series.times >= between[0]) & (series.times < between[1])
+    values = series.values[inside, 0] > 0.5
+    if not len(values):
+        return False
+    return bool(values[-1] if how.at == "last" else values.any())
+
+
+def _rewards(
+    recording: Recording, mapping: Mapping, part: Part, times: Times, judged: list[Outcome], success: bool
+) -> NDArray[np.float32]:
+    how, steps = mapping.reward, len(times) - 1
+    if how.by == "task":
+        return np.array([outcome.reward for outcome in judged], dtype=np.float32)
+    if how.by == "sparse":
+        rewards = np.zeros(steps, dtype=np.float32)
+        rewards[-1] = how.value if success else 0.0
+        return rewards
+    if how.take == "value":
+        return part.inputs[how.input][1 : steps + 1, 0].astype(np.float32)
+    series = recording.series[how.input]
+    sums = np.concatenate([[0.0], np.cumsum(series.values[:, 0])])
+    up_to = sums[np.searchsorted(series.times, times, side="right")]
+    return np.diff(up_to).astype(np.float32)
+
+
+def _end(mapping: Mapping, judged: list[Outcome], success: bool) -> tuple[bool, str]:
+    """(terminated, cause)"""
+    if mapping.terminated == "task":
+        last = judged[-1]
+        return last.terminated, last.cause or "end_of_recording"
+    if mapping.terminated == "success":
+        return success, "success" if success else "end_of_recording"
+    return mapping.terminated == "always", "end_of_recording"
