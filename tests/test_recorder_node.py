@@ -25,6 +25,7 @@ from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import EpisodeEvent, EpisodeSegment, HandHealth, Observation, RewardLabel
 from softflow_msgs.srv import LabelEpisode, SetMode
 
+from softflow_bringup.shm import owned_names, remove_dead
 from softflow_node.messages import floats32, to_stamp
 from softflow_node.node import latched, reliable, stream
 from softflow_recorder.bag import episode_bags, read_episode, read_summary
@@ -192,8 +193,10 @@ def test_a_killed_recorder_loses_nothing_that_it_wrote_and_labels_follow(
         rig.play("bbbbbbbb2", 60, end=False)
         file = next(rig.bag("bbbbbbbb2").glob("*.mcap"))
         rig.until(lambda: file.stat().st_size > 30_000, "some of it is flushed")
+        segments = owned_names(rig.processes[RECORDER].pid)
         rig.processes[RECORDER].send_signal(signal.SIGKILL)
         rig.processes[RECORDER].wait()
+        remove_dead(segments, ports=False)
         rig.start_recorder()
         rig.until(lambda: len(rig.spooled()) == 3, "what there is of it is in the spool")
         assert rig.spooled() == ["aaaaaaaa1", "aaaaaaaa1:1", "bbbbbbbb2"]

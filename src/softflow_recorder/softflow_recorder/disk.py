@@ -19,7 +19,11 @@ class DiskWatch:
 
     def look(self) -> bool:
         """Measure; returns whether there is enough room now. A stop stays in force when there is again."""
-        free = self._free()
+        try:
+            free = shutil.disk_usage(self._directory).free // MEGABYTE
+        except OSError as error:  # the directory has gone
+            self.failed(error)
+            return False
         if free < self._reserve and not self.why:
             self.why = f"{free} MB are free in {str(self._directory)!r}, min_free_mb is {self._reserve}"
         return free >= self._reserve
@@ -33,7 +37,3 @@ class DiskWatch:
         if self.look():
             self.why = ""
         return not self.why
-
-    def _free(self) -> int:
-        """[MB]"""
-        return shutil.disk_usage(self._directory).free // MEGABYTE

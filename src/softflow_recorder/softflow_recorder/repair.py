@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,10 +72,12 @@ def repair(path: Path, keep: bool = False) -> Repaired:
         OSError: no room for the new one; the original is untouched.
     """
     _undo_half_a_swap(path)
-    _require_idle(mcap_file(path))
-    why = needs_repair(path)
-    if not why:
-        return Repaired(path, 0, 0, True, "", None)
+    with _locked(mcap_file(path)):
+        why = needs_repair(path)
+        return _replace(path, why, keep) if why else Repaired(path, 0, 0, True, "", None)
+
+
+def _replace(path: Path, why: str, keep: bool) -> Repaired:
     new, old = (path.with_name(path.name + ending) for ending in (REPAIRING, DAMAGED))
     shutil.rmtree(new, ignore_errors=True)
     prefix = SoundPrefix(mapped(mcap_file(path)))
@@ -130,10 +133,13 @@ def _undo_half_a_swap(path: Path) -> None:
         old.rename(path)
 
 
-def _require_idle(file: Path) -> None:
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Keep off writers and other repairs. Raises BagBusyError where there is one."""
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     except BlockingIOError as error:
         raise BagBusyError(f"{file.parent}: is being written") from error
     finally:

@@ -277,3 +277,12 @@ def test_below_the_reserve_nothing_begins_and_what_runs_ends_readably(small_disk
     assert recorder.disk.resume()
     after = Toy.make(seed=3, episode_id="after")
     assert read_episode(recorder.record([result(after, 10, 2), *after.messages()])).steps == 12
+
+
+def test_a_directory_that_has_gone_stops_as_a_full_disk_does(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "bags")
+    (tmp_path / "bags").rmdir()
+    recorder.recordings.poll(time.monotonic())
+    assert "No such file" in recorder.disk.why and not recorder.disk.resume()
+    (tmp_path / "bags").mkdir()
+    assert recorder.disk.resume() and not recorder.disk.why

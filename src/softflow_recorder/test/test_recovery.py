@@ -108,7 +108,7 @@ def test_a_killed_writer_leaves_all_that_it_flushed(tmp_path: Path) -> None:
     steps = set()
     for attempt in range(20):
         path = tmp_path / f"bag{attempt}"
-        flushed = killed_writer(path, rng.uniform(0.0, 0.06))
+        flushed = killed_writer(path, rng.randrange(len(SENT)), rng.uniform(0.0, 0.01))
         done = repair(path)
         assert done.messages >= flushed, "what was flushed is there"
         assert raw(path) == [(t, data) for t, _, data in SENT[: done.messages]]
@@ -121,8 +121,8 @@ def test_a_killed_writer_leaves_all_that_it_flushed(tmp_path: Path) -> None:
     assert len(steps) > 1, "the moments differ"
 
 
-def killed_writer(path: Path, seconds: float) -> int:
-    """Write in another process, kill it; returns how many messages it has said to be flushed."""
+def killed_writer(path: Path, after: int, seconds: float) -> int:
+    """Write in another process, kill it a moment after so many messages; returns how many it has said to be flushed."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -139,15 +139,16 @@ def killed_writer(path: Path, seconds: float) -> int:
         finally:
             os._exit(1)
     os.close(write_end)
-    os.read(read_end, 4)  # it has begun
+    told = b""
+    while len(told) < 4 or struct.unpack("<I", told[-4:])[0] < after - 3:
+        told += os.read(read_end, 4)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    told = b""
     while piece := os.read(read_end, 65536):
         told += piece
     os.close(read_end)
-    return int(struct.unpack("<I", told[-4:])[0]) if told else 0
+    return int(struct.unpack("<I", told[-4:])[0])
 
 
 def chunks(bag: Path) -> list[tuple[int, int]]:
