@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from softflow_msgs.msg import ActionChunk, Observation, PolicyManifest, PolicyRe
 from softflow_msgs.srv import FetchPolicyBlock
 
 from softflow_bringup.policy import main as policy_command
+from softflow_bringup.shm import SegmentLedger
 from softflow_learner.session import Session
 from softflow_learner.shelf import Shelf
 from softflow_node.node import latched, reliable
@@ -157,6 +157,17 @@ class Learner:
         self.announce(manifest(self.files[version], version, state))
 
 
+LEDGER = SegmentLedger()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL, and the shared memory that it leaves."""
+    LEDGER.observe(process.pid)
+    process.kill()
+    process.wait()
+    LEDGER.clean(ports=True)
+
+
 @contextmanager
 def node(module: str, name: str, log: Path, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
     """One of our nodes as a process; killed at the end."""
@@ -170,8 +181,7 @@ def node(module: str, name: str, log: Path, **parameters: object) -> Iterator[su
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        kill(process)
 
 
 @contextmanager
@@ -185,7 +195,9 @@ def robot(path: Path, **parameters: object) -> Iterator[Probe]:
         rclpy.init(context=context)
         stack.callback(rclpy.shutdown, context=context)
         stack.enter_context(node("softflow_policy.node", "policy", path / "policy.log", **parameters))
-        yield Probe(context)
+        probe = Probe(context)
+        stack.callback(probe.node.destroy_node)
+        yield probe
 
 
 @pytest.fixture(scope="module")
@@ -337,16 +349,16 @@ def test_learners_die_in_the_middle_of_a_transfer_and_follow_one_another(tmp_pat
     with robot(tmp_path, weights=start) as probe, ExitStack() as learners:
         probe.plays(1)
         slow = subprocess.Popen([sys.executable, __file__, str(run / "weights")], stdout=subprocess.PIPE)
+        learners.callback(slow.kill)
         assert slow.stdout is not None and slow.stdout.readline() and slow.stdout.readline()
-        slow.send_signal(signal.SIGKILL)
+        kill(slow)
         slow.communicate()
         probe.plays(1)
 
         # Another process with the same shelf goes on where the first one was.
         first = learners.enter_context(learner_node(tmp_path, "first", run))
         probe.plays(2)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        kill(first)
         probe.plays(2)
 
         # One elsewhere, with a checkpoint and no shelf: its first number is beyond what the robot has.

@@ -179,7 +179,8 @@ class Offering:
             self._on_foreign(receipt)
         elif ours and receipt.version in self.session.shelf.rolled_back:  # it was away when that was said
             self._announce(receipt.version)
-            self._announce(self.session.shelf.active)
+            if self.session.shelf.active:
+                self._announce(self.session.shelf.active)
 
     def _on_refusal(self, receipt: PolicyReceipt, ours: bool) -> None:
         text = f"{receipt.robot} refused version {receipt.version}: {receipt.detail}"

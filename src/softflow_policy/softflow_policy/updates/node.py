@@ -157,7 +157,8 @@ class WeightsUpdates:
 
     def _begin_download(self) -> None:
         if self._download is not None and not self.versions.wanted(self._download.said):
-            self._download = self._call = None
+            self._download = None
+            self._forget_call()
         if self._download is not None or self._loading is not None:
             return
         for said in (self.versions.goal, self.versions.trial):
@@ -172,9 +173,7 @@ class WeightsUpdates:
 
     def _ask(self) -> None:
         assert self._download is not None
-        if self._call is not None:
-            self._fetch.remove_pending_request(self._call)
-            self._call = None
+        self._forget_call()
         ready = self._fetch.service_is_ready()
         self._ask_again = time.monotonic() + (FETCH_TIMEOUT if ready else SETTLE)
         if not ready:
@@ -183,6 +182,11 @@ class WeightsUpdates:
         request = FetchPolicyBlock.Request(version=d.said.version, offset=d.offset, length=d.length)
         self._call = self._fetch.call_async(request)
         self._call.add_done_callback(self._on_block)
+
+    def _forget_call(self) -> None:
+        if self._call is not None:
+            self._fetch.remove_pending_request(self._call)
+            self._call = None
 
     def _on_block(self, call: RosFuture) -> None:
         download, answer = self._download, call.result()
