@@ -126,7 +126,7 @@ class Rig:
         finally:
             taken = self.driver.safety.command
             assert (taken[~limp] == self.last[~limp]).all()
-            self.last, self.moved = taken.copy(), np.zeros_like(taken)
+            self.last = taken.copy()
 
     def begin(self, episode: str) -> None:
         self.driver.begin(episode, 0, self.now)
