@@ -110,6 +110,9 @@ class Driver:
         self._stream: tuple[Wanted, float] | None = None
         self._preempted: Playing | None = None
         self._read_ok = True
+        self._mute = False
+        self._limp = np.zeros(len(spec.joints), dtype=np.bool_)
+        """Joints that were taken up where they are, and whose targets are not there yet."""
 
     @property
     def simulated(self) -> bool:
@@ -130,13 +133,27 @@ class Driver:
         """Connect, and begin at rest at the pose in which the hand is. Raises OSError."""
         self.hand.connect()
         self.reading = self.hand.read()
-        if not (self.reading.valid.all() and np.isfinite(self.reading.position).all()):
-            silent = [n for n, ok in zip(self.spec.joint_names, self.reading.valid, strict=True) if not ok]
-            raise OSError(
-                f"{self.spec.name}: the pose at the start is unknown, not read: {', '.join(silent)}"
-            )
+        unknown = self._implausible(self.reading)
+        if unknown:
+            raise OSError(f"{self.spec.name}: the pose at the start is unknown: {unknown}")
         self._place(self.reading.position, now)
         self.safety.follow()
+
+    def _implausible(self, reading: Reading) -> str:
+        """Why a pose cannot be trusted to begin from; empty when it can.
+
+        A motor that was restarted may have lost a turn; its joint would be driven into a hard stop.
+        """
+        margin = self.spec.safety.max_jump
+        for joint, angle, valid in zip(self.spec.joints, reading.position, reading.valid, strict=True):
+            if not (valid and np.isfinite(angle)):
+                return f"{joint.name} was not read"
+            if not joint.lower - margin <= angle <= joint.upper + margin:
+                return (
+                    f"{joint.name} is at {angle:.3f}, more than {margin} beyond [{joint.lower}, {joint.upper}]: "
+                    "calibration, or a lost turn of its motor?"
+                )
+        return ""
 
     def _place(self, pose: FloatArray, now: float) -> None:
         self.safety.start(pose, now)
@@ -277,6 +294,8 @@ class Driver:
         return preempted
 
     def _command(self, decision: Decision) -> FloatArray:
+        if self._mute:
+            return self.at.command
         try:
             sent = self.hand.command(decision.target, decision.stiffness)
         except OSError as error:
@@ -306,11 +325,18 @@ class Driver:
 
     def recover(self, reason: str) -> None:
         """Bring the hand back after a fault: the bus first, then the safety core. Raises Refusal."""
+        self.safety.check_recovery(reason)
+        # From the first motor that is taken up where it is, until targets are there too, none is sent.
+        self._mute = True
         try:
-            limp = self.hand.recover()
+            self._limp = limp = self._limp | self.hand.recover()
             self.reading, self._read_ok = self.hand.read(), True
+            unknown = self._implausible(self.reading) if limp.any() else ""
+            if unknown:
+                raise OSError(unknown)
             # A joint that had lost its torque is held where it is now; the others keep what they were told.
             self.safety.rebase(limp, self.reading.position)
+            self._mute, self._limp = False, np.zeros_like(limp)
             self.hand.command(self.safety.command, np.full(limp.shape, self.spec.safety.relax_stiffness))
         except OSError as error:
             self._note("recover", error)

@@ -102,6 +102,6 @@ class Hand(Protocol):
     def recover(self) -> NDArray[np.bool_]:
         """After a fault: open the bus again where it was lost, restart motors that report an error.
 
-        Returns which joints (J,) had lost torque or target and are now held where they are. Raises OSError when that
-        does not help.
+        Returns which joints (J,) had lost torque or target and are now held where they are, also those of calls before
+        that failed half-way. Raises OSError when that does not help.
         """

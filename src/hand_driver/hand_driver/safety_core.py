@@ -150,16 +150,20 @@ class Safety:
         check_finite("position", pose)
         self._limiter.start(np.where(joints, pose, self.command))
 
+    def check_recovery(self, reason: str) -> None:
+        """Raises Refusal without a reason, or without a fault."""
+        if not reason.strip():
+            raise Refusal("reason is empty, must say what was done about the fault")
+        if not self.faults:
+            raise Refusal("there is no fault to recover from")
+
     def recover(self, reason: str, reading: Reading) -> None:
         """Leave all faults behind, once their causes are gone from a new reading.
 
         Raises:
             Refusal: no reason, no fault, or a cause that lasts.
         """
-        if not reason.strip():
-            raise Refusal("reason is empty, must say what was done about the fault")
-        if not self.faults:
-            raise Refusal("there is no fault to recover from")
+        self.check_recovery(reason)
         self._monitor.forget()
         self._health = self._monitor.look(self.now, reading, self.command)
         if self._health.causes:

@@ -44,7 +44,8 @@ class Monitor:
         self._unread = np.zeros(joints, dtype=np.int64)
         self._good_at: float | None = None
         self._seen_at: float | None = None
-        self._state = np.full((3, joints), np.nan)
+        unknown = np.full(joints, np.nan)
+        self._state = unknown, unknown, unknown
         self._commanded = np.zeros(joints)
         self._asked = np.zeros(joints)
         self._commanded_at = np.full(joints, np.nan)
@@ -105,7 +106,7 @@ class Monitor:
 
     def _heat(self, reading: Reading) -> list[Fault]:
         soft, limit = self._temperature
-        heat = np.nan_to_num(reading.temperature, nan=-np.inf)
+        heat = np.where(np.isnan(reading.temperature), -np.inf, reading.temperature)
         # Once hot, a joint stays so until it is below the soft limit.
         self._hot = (heat >= limit) | (self._hot & (heat >= soft))
         self._heat_share = np.clip((limit - heat) / (limit - soft), 0.0, 1.0)
@@ -143,8 +144,10 @@ class Monitor:
     def _frozen(self, now: float, reading: Reading, good: np.ndarray, command: FloatArray) -> list[Fault]:
         """Position, velocity and current bit-identical, while the joint was commanded to move."""
         s = self._settings
-        state = np.stack([reading.position, reading.velocity, reading.current])
-        same = (state == self._state).all(axis=0) & good & np.isfinite(self._commanded_at)
+        state = reading.position, reading.velocity, reading.current
+        same = good & np.isfinite(self._commanded_at)
+        for value, before in zip(state, self._state, strict=True):
+            same &= value == before
         self._state = state
         self._commanded_at = np.where(same, self._commanded_at, now)
         self._commanded = np.where(same, self._commanded, command)

@@ -50,6 +50,9 @@ class Rig:
         self.driver.begin(episode, 0, self.now)
         self.last = self.driver.safety.command.copy()
         self.moved = np.zeros_like(self.last)
+        self.lower, self.upper = spec.values("lower"), spec.values("upper")
+        self.speed = spec.values("max_velocity") * spec.period
+        self.change = spec.values("max_acceleration") * spec.period**2
 
     @property
     def world(self) -> MockWorld:
@@ -95,23 +98,20 @@ class Rig:
 
     def check(self, outcome: Outcome, reached: bool) -> None:
         """Position, speed, acceleration, pairs; and what is not followed stands still or brakes."""
-        spec, target = self.spec, outcome.decision.target
+        target = outcome.decision.target
         if not reached:
             target = self.last  # what is in force
-        lower, upper = spec.values("lower"), spec.values("upper")
         moved = target - self.last
         assert np.isfinite(target).all()
-        assert (target >= np.minimum(lower, self.last)).all() and (
-            target <= np.maximum(upper, self.last)
-        ).all()
-        assert (np.abs(moved) <= spec.values("max_velocity") * spec.period + TINY).all(), "speed"
+        assert (target >= np.minimum(self.lower, self.last)).all(), "range"
+        assert (target <= np.maximum(self.upper, self.last)).all(), "range"
+        assert (np.abs(moved) <= self.speed + TINY).all(), "speed"
         stopped = outcome.decision.mode.value == "estop" or bool(outcome.decision.faults) or not reached
         if stopped:
             assert (np.abs(moved) == 0.0).all(), "a stop is a stop"
         else:
-            change = spec.values("max_acceleration") * spec.period**2
-            assert (np.abs(moved - self.moved) <= change + TINY).all(), "acceleration"
-        matrix, bounds = spec.pair_matrix
+            assert (np.abs(moved - self.moved) <= self.change + TINY).all(), "acceleration"
+        matrix, bounds = self.spec.pair_matrix
         assert (matrix @ target <= np.maximum(bounds, matrix @ self.last) + TINY).all(), "fingers touch"
         if outcome.decision.refused:
             assert outcome.done is None and outcome.decision.mode.value != "active"
@@ -126,7 +126,7 @@ class Rig:
         finally:
             taken = self.driver.safety.command
             assert (taken[~limp] == self.last[~limp]).all()
-            self.last, self.moved = taken.copy(), np.zeros_like(taken)
+            self.last = taken.copy()
 
     def begin(self, episode: str) -> None:
         self.driver.begin(episode, 0, self.now)

@@ -202,6 +202,19 @@ def test_a_stopped_motor_is_reported_at_once_and_recovers_without_a_jump(tendons
     assert reading.position[2] == pytest.approx(0.1 + 100 * 2 * np.pi / 4096, abs=5e-3)
 
 
+def test_a_recovery_that_fails_half_way_forgets_no_joint(tendons: Bench) -> None:
+    tendons.hand.connect()
+    tendons.settle(np.array([0.3, 0.4, 0.1]))
+    tendons.bus.motors[5].fail(OVERLOAD)
+    tendons.bus.motors[9].silent = True
+    with pytest.raises(OSError, match="motor 9"):
+        tendons.hand.recover()
+    assert tendons.value(5, "torque_enable") == 1, "the first was restarted"
+    tendons.bus.motors[9].silent = False
+    assert tendons.hand.recover().tolist() == [True, True, False]
+    assert tendons.hand.recover().tolist() == [False, False, False]
+
+
 def test_lost_torque_is_noticed(tendons: Bench) -> None:
     tendons.hand.connect()
     tendons.bus.motors[6].set("torque_enable", 0)  # its supply broke down for a moment

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from hand_driver.backends import dynamixel_bus as dxl
 from hand_driver.emulator import EmulatedBus, EmulatedMotor
+from hand_driver.emulator.__main__ import main as emulate
 from hand_driver.emulator.motor import ACCESS, OVERLOAD, RANGE
 from hand_driver.emulator.packets import Decoder, Packet, crc16, stuff, unstuff
 
@@ -133,6 +136,7 @@ def test_a_sync_write_moves_all_with_torque(wire: Wire) -> None:
 def test_an_error_sets_the_alert_and_only_a_reboot_clears_it(wire: Wire) -> None:
     emulated, bus = wire
     bus.write(2, dxl.TORQUE_ENABLE, 1)
+    emulated.motors[2].ticks = 5000.0
     emulated.motors[2].fail(OVERLOAD)
     assert bus.sync_read([1, 2], 126, 10)[2][1] & dxl.ALERT
     assert bus.read(2, dxl.TORQUE_ENABLE) == 0
@@ -142,6 +146,7 @@ def test_an_error_sets_the_alert_and_only_a_reboot_clears_it(wire: Wire) -> None
     bus.reboot(2)
     with emulated.lock:
         assert not emulated.motors[2].answers
+        assert emulated.motors[2].ticks < 4096, "and whole turns are forgotten"
     time.sleep(0.2)
     assert bus.read(2, dxl.HARDWARE_ERROR) == 0 and bus.sync_read([2], 126, 10)[2][1] == 0
 
@@ -220,3 +225,31 @@ def test_registers_are_laid_out_without_overlap() -> None:
     assert len(fields) >= 15 and dataclasses.is_dataclass(fields[0])
     for one, following in itertools.pairwise(fields):
         assert one.address + one.size <= following.address
+
+
+def test_a_hand_files_motors_can_be_had_as_a_process(tmp_path: Path) -> None:
+    link = tmp_path / "tty"
+    command = [sys.executable, "-m", "hand_driver.emulator", "leap_like", str(link)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline().startswith(
+            "16 motors of leap_like on"
+        )
+        bus = dxl.Bus(str(link), 1_000_000, 0.1)
+        bus.open()
+        assert bus.ping(15) == 1020 and bus.read(1, dxl.PRESENT_POSITION) == 2048 + round(0.2 * dxl.TICKS)
+        bus.close()
+    finally:
+        process.terminate()
+    assert process.wait(10.0) == 0 and not link.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("hand", "text"), [("mock", "mock has no motors"), ("none", "hand 'none': none.yaml")]
+)
+def test_a_process_without_motors_ends_with_a_line(
+    hand: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        emulate([hand, "/nowhere"])
+    assert ended.value.code == 2 and text in capsys.readouterr().err

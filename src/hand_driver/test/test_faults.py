@@ -430,7 +430,7 @@ def test_driver_killed_and_restarted_with_an_object_in_the_hand() -> None:
 def test_a_start_without_a_known_pose_is_refused() -> None:
     world = Rig().world
     world.silent = {4}
-    with pytest.raises(OSError, match="the pose at the start is unknown, not read: thumb_abd"):
+    with pytest.raises(OSError, match="the pose at the start is unknown: thumb_abd was not read"):
         Rig(world=world)
 
 
@@ -479,3 +479,32 @@ def test_recovering_wants_a_reason_and_a_fault() -> None:
         rig.recover()
     with pytest.raises(Refusal, match="reason is empty"):
         rig.recover(" ")
+
+
+@pytest.mark.parametrize("turn", [-2 * np.pi, 2 * np.pi])
+def test_a_motor_that_lost_a_turn_is_not_driven_into_its_stop(turn: float) -> None:
+    rig = Rig()
+    moving(rig)
+    rig.world.alarms = {1: "overload"}
+    rig.steps(3)
+    rig.world.alarms, rig.world.torque[1] = {}, False
+    rig.world.position[1] += turn  # as its encoder has it after the restart
+    rig.step()
+    with pytest.raises(
+        Refusal, match=r"index_pip is at -?\d\.\d+, more than 0\.5 beyond \[-0\.4, 1\.6\]: .*a lost turn"
+    ):
+        rig.recover()
+    assert rig.driver.safety.faults
+    taken_up = rig.world.target.copy()
+    rig.steps(20)
+    np.testing.assert_array_equal(
+        rig.world.target, taken_up
+    )  # nothing is sent to a motor whose turn is unknown
+    rig.world.position[1] -= turn
+    rig.world.torque[1] = False  # turned back by hand, without torque
+    rig.recover()
+    rig.steps(10)
+    moving(rig)
+    rig.world.position[1] += turn
+    with pytest.raises(OSError, match="the pose at the start is unknown: index_pip is at"):
+        Rig(world=rig.world)

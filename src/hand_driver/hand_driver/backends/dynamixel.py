@@ -58,6 +58,7 @@ class DynamixelHand:
         self._silent: list[int] = []
         self._turn = 0
         self._stiffness = np.full(count, -1.0)
+        self._limp = np.zeros(count, dtype=np.bool_)
         self._clock = time.monotonic()
 
     def _check_ticks(self) -> None:
@@ -213,16 +214,16 @@ class DynamixelHand:
             self._bus.ping(self._ids[0])
         except OSError:
             self._bus.open()
-        limp = np.zeros(len(self._ids), dtype=np.bool_)
         for index, motor in enumerate(self._motors):
             if self._bus.read(motor.id, dxl.HARDWARE_ERROR):
                 self._restart(motor)
-            limp[index] = self._take(index, motor)
+            self._limp[index] |= self._take(index, motor)
             if index in self._reports:
                 raise OSError(f"motor {motor.id} {self._reports[index]} after a restart")
         self._reports.clear()
         self._silent = []
         self._stiffness[:] = -1.0
+        limp, self._limp = self._limp, np.zeros_like(self._limp)
         return np.array([limp[needs].any() for needs in self._needs])
 
     def _restart(self, motor: Motor) -> None:

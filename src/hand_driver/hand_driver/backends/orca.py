@@ -65,6 +65,7 @@ class OrcaBackend:
         self._slope, self._base = np.ones(len(motors)), np.zeros(len(motors))
         self._current_limit = np.full(len(motors), np.nan)
         self._temperature = np.full(len(motors), np.nan)
+        self._limp = np.zeros(len(motors), dtype=np.bool_)
         self._faults: tuple[str, ...] = ()
         self._looked_at = -np.inf
         self._clock = time.monotonic()
@@ -178,14 +179,16 @@ class OrcaBackend:
     def recover(self) -> NDArray[np.bool_]:
         """orca-core restarts the motors that report an error, and gives them their torque back."""
         if not self._hand.is_connected():
+            self._limp[:] = True
             self.connect()
-            return np.ones(len(self._order), dtype=np.bool_)
         restarted = {action.motor_id for action in self._hand.poll_faults() if action.kind == "reboot"}
+        self._limp |= np.array([m in restarted for m in self._motor_ids])
         self._look()
         if self._faults:
             raise OSError(f"{self._spec.name}: {self._faults[0]} after a restart")
         self._current_limit[:] = np.nan
-        return np.array([m in restarted for m in self._motor_ids])
+        limp, self._limp = self._limp, np.zeros_like(self._limp)
+        return limp
 
     def disconnect(self) -> None:
         """orca-core switches the torque off: what the hand holds falls."""

@@ -131,7 +131,8 @@ class EmulatedMotor:
         return not self.silent and self._now >= self._back_at
 
     def reboot(self) -> None:
-        """Forget RAM and errors; silent for a while."""
+        """Forget RAM, errors and whole turns; silent for a while."""
+        self.ticks %= 4096
         self._restart()
         self._back_at = self._now + REBOOT_TIME
 
