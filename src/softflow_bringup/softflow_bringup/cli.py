@@ -21,7 +21,7 @@ COMMANDS = {
     ),
     "eval": ("softflow_bringup.evaluate", "measure a policy"),
     "bench": ("softflow_bringup.bench", "measure: latency of the running system, methods, learner"),
-    "bags": ("softflow_recorder.cli", "list, show, check and export bags"),
+    "bags": ("softflow_recorder.cli", "list, show, check, export and import bags"),
 }
 EXIT_USAGE = 2
 

@@ -50,7 +50,7 @@ def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, 
         report.problems.append(f"input {mapping.episodes.input!r}: marks no episode")
     pieces = [part for span in divided for part in parts(recording, mapping, span, report)]
     starts = [int(part.times[0]) for part in pieces]
-    for part, until in zip(pieces, [*starts[1:], NEVER], strict=True):
+    for part, until in zip(pieces, [*starts, NEVER][1:], strict=True):
         try:
             made, clipped = _episode(part, until, recording, mapping, report, index + len(found))
         except ValueError as error:

@@ -13,6 +13,7 @@ import yaml
 
 from softflow_exchange.fields import FieldError, FieldPath
 from softflow_exchange.mapping import (
+    FRAMES,
     HEADER,
     LAST_ACTION,
     OBJECT_PARTS,
@@ -82,7 +83,7 @@ class _Parser:
             sha256=sha256,
             task=task,
             source=self.choice("source", top.get("source", "teleop"), SOURCES),
-            time=self.choice("time", top.get("time"), (HEADER, RECEIVE)),
+            time=self.choice("time", top.get("time"), (HEADER, RECEIVE, FRAMES)),
             inputs=inputs,
             vector=state.get("vector", ""),
             blocks=self.blocks(state["blocks"], task) if "blocks" in state else {},
@@ -107,6 +108,10 @@ class _Parser:
         result = from_mapping(Input, values, f"{self.path}: {where}")
         if bool(result.topic) == bool(result.feature):
             self.fail(where, "needs either topic (of a bag) or feature (of a LeRobot dataset)")
+        if result.feature and (result.field or result.names or result.time):
+            self.fail(
+                where, "field, names and time belong to a topic; a feature has its names in the data set"
+            )
         if result.topic and not result.field:
             self.fail(f"{where}.field", "is missing: which field of the message")
         if result.topic and bool(result.names) != bool(result.order):
@@ -180,6 +185,9 @@ class _Parser:
         kinds = {"topic" if i.topic else "feature" for i in mapping.inputs.values()}
         if len(kinds) > 1:
             self.fail("inputs", "mix topics (of bags) and features (of a LeRobot dataset)")
+        if ("feature" in kinds) != (mapping.time == FRAMES):
+            allowed = FRAMES if "feature" in kinds else f"{HEADER}, {RECEIVE}"
+            self.fail("time", f"is {mapping.time!r}, allowed for inputs with a {kinds.pop()}: {allowed}")
 
     def one(self, cls: type[T], where: str, values: Any) -> T:
         values = self.section(where, values)

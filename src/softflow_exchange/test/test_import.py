@@ -85,7 +85,15 @@ def test_imported_episodes_train(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     bags = [write_lab_bag(tmp_path / f"lab{seed}", Lab(seed=seed)) for seed in range(3)]
     imported(tmp_path, *bags)
-    small = {"hidden": [32, 32], "imitation_updates": 60, "batch_size": 64, "holdout_every": 0}
+    small = {
+        "width": 16,
+        "couplings": 2,
+        "critic_width": 16,
+        "imitation_updates": 60,
+        "learning_rate": 3e-3,
+        "batch_size": 64,
+        "holdout_every": 0,
+    }
     session = Session(tmp_path / "run", TASK, seed=0, settings=small)
     assert session.load_demonstrations(tmp_path / "out") == []
     losses: list[float] = []
