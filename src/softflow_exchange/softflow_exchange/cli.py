@@ -76,8 +76,7 @@ def from_lerobot(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("dry run: nothing is written")
         return 0
-    items = [(f"import-{i.episode.episode_id[:16]}", i, {"imported_from": i.origin}) for i in found]
-    print(f"{options.out}: {len(write_all(items, options.out))} bags")
+    print(f"{options.out}: {len(write_all(found, options.out, {}))} bags")
     return 0
 
 
