@@ -34,7 +34,7 @@ class Imported:
 
 def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, index: int) -> list[Imported]:
     """Every episode of a recording, counted from `index`; what is left out is said in the report."""
-    sizes = {name: size for name, size in mapping.gridded().items() if size}
+    sizes = {**dict.fromkeys(mapping.events(), 1), **mapping.gridded()}
     for name, size in sizes.items():
         series = recording.series.get(name)
         if series is not None and series.values.shape[1] != size:

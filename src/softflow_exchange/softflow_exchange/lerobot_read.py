@@ -89,8 +89,8 @@ def read_recordings(dataset: Dataset, mapping: Mapping) -> Iterator[tuple[Record
     info = dataset.info
     there = [name for name, about in info.features.items() if about.get("dtype") not in PICTURES]
     wanted = sorted({spec.feature for spec in inputs.values() if spec.feature in there})
-    for index, rows in dataset.episodes(wanted):
-        report = SourceReport(f"{dataset.root} episode {index}")
+    for count, (index, rows) in enumerate(dataset.episodes(wanted)):
+        report = SourceReport(f"{dataset.root} episode {index}", brief=count > 0)
         report.topics = [
             (n, f"{a.get('dtype')} {a.get('shape')}", len(rows["frame_index"]))
             for n, a in info.features.items()
@@ -98,7 +98,8 @@ def read_recordings(dataset: Dataset, mapping: Mapping) -> Iterator[tuple[Record
         recording = Recording(report.origin, {}, {})
         for name, spec in inputs.items():
             _add_input(recording, report, name, spec, rows, dataset)
-        report.notes.append("there is no state after the last action: the last one is repeated")
+        if not report.brief:
+            report.notes.append("there is no state after the last action: the last one is repeated")
         yield recording, report
 
 

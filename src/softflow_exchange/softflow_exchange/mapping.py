@@ -133,7 +133,7 @@ class Mapping:
     episodes: Episodes
 
     def gridded(self) -> dict[str, int]:
-        """Inputs that are resampled -> number of values that they must have; 0 = any."""
+        """Inputs that are resampled -> number of values that they must have."""
         task, joints = self.task, len(self.task.joint_names)
         sizes = {self.action: task.action_dim if self.action_is == "normalised" else joints}
         if self.vector:

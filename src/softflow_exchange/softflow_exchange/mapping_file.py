@@ -105,6 +105,9 @@ class _Parser:
         for key in ("field", "unit", "scale", "offset", "order"):
             if key in values and not isinstance(values[key], list):
                 values[key] = [values[key]]
+        # `unit: 1` and a joint that is called 3 are read as numbers.
+        for key in ("field", "unit", "order"):
+            values[key] = [str(text) for text in values.get(key, ())]
         result = from_mapping(Input, values, f"{self.path}: {where}")
         if bool(result.topic) == bool(result.feature):
             self.fail(where, "needs either topic (of a bag) or feature (of a LeRobot dataset)")
@@ -118,7 +121,7 @@ class _Parser:
             self.fail(where, "names (where the message has the names) and order (those wanted) go together")
         for text in (*result.field, *([result.names] if result.names else [])):
             try:
-                FieldPath.parse(str(text))
+                FieldPath.parse(text)
             except FieldError as error:
                 self.fail(f"{where}.field", str(error))
         for unit in result.unit:
@@ -178,8 +181,10 @@ class _Parser:
             if part.by in ("input", "flag", "event") and not part.input:
                 self.fail(f"{section}.input", f"is missing: {section}.by is {part.by!r}")
         for where, name in needed.items():
-            if name != "" and name not in mapping.inputs:
+            if name != "" and (not isinstance(name, str) or name not in mapping.inputs):
                 self.fail(where, f"is {name!r}, which is no input; inputs: {', '.join(mapping.inputs)}")
+        if LAST_ACTION in mapping.inputs:
+            self.fail(f"inputs.{LAST_ACTION}", "is a name of its own: the action before")
         if mapping.episodes.by == "event" and not mapping.episodes.start:
             self.fail("episodes.start", "is missing: the value that begins an episode")
         kinds = {"topic" if i.topic else "feature" for i in mapping.inputs.values()}
