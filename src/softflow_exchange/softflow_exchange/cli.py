@@ -64,12 +64,14 @@ def to_lerobot(options: argparse.Namespace) -> int:
 def from_lerobot(options: argparse.Namespace) -> int:
     """A LeRobotDataset as our bags."""
     dataset = Dataset(options.dataset)
+    if dataset.cameras:
+        print(f"not imported, bags take no images from here: {', '.join(dataset.cameras)}")
     if options.mapping is not None:
         mapping = load_mapping(options.mapping)
         if mapping.time != FRAMES:
             raise MappingError(f"{mapping.path}: inputs are topics of bags: use import")
         return _finish(understand(read_recordings(dataset, mapping), mapping), options.out, options.dry_run)
-    found = list(read_ours(dataset))
+    found = list(read_ours(dataset, images=False))
     for item in found:
         print(f"{item.origin}: {item.episode.episode_id}, {item.episode.steps} steps")
     print(f"{len(found)} episodes, {sum(item.episode.steps for item in found)} steps")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as MappingOf
@@ -115,10 +116,16 @@ def write(result: Import, out: Path) -> list[Path]:
     return write_all(result.episodes, out, custom)
 
 
+def _name(item: Imported) -> str:
+    """Names sort by time. The rest is a hash: an id that came with the data is no name of a file."""
+    start, digest = int(item.times[0]), hashlib.sha256(item.episode.episode_id.encode()).hexdigest()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(start // 1_000_000_000))
+    return f"{stamp}-{start % 1_000_000_000:09d}-{digest[:16]}"
+
+
 def write_all(items: Sequence[Imported], out: Path, custom: MappingOf[str, str]) -> list[Path]:
     """A bag below `out` for each episode. Raises OutputError."""
-    # A hash: an id that came with the data is no name of a file.
-    names = [f"import-{hashlib.sha256(i.episode.episode_id.encode()).hexdigest()[:16]}" for i in items]
+    names = [_name(item) for item in items]
     targets = [out / name for name in names]
     for target in targets:
         if target.exists():

@@ -37,7 +37,7 @@ class Dataset:
 
     def episodes(self, features: list[str]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
         """(episode_index, feature -> rows in the order of frames), one file in memory at a time."""
-        wanted = [*dict.fromkeys([*features, "episode_index", "frame_index"])]
+        wanted = [*dict.fromkeys([*features, "episode_index", "frame_index", "index"])]
         rest: Any = None
         for file in self.files:
             table = self.read(file, wanted)
@@ -67,6 +67,11 @@ class Dataset:
         if not (np.diff(frames) == 1).all():
             raise DatasetError(f"episode {rows['episode_index'][0]}: frame_index does not count up by one")
         return int(rows["episode_index"][0]), rows
+
+    @property
+    def cameras(self) -> list[str]:
+        """Features that are images of ours."""
+        return [name for name in self.info.features if name.startswith(names.IMAGES)]
 
     @cached_property
     def ours(self) -> dict[str, Any] | None:
@@ -136,8 +141,12 @@ def _add_input(
 
 
 def _stamps(rows: dict[str, list[Any]], fps: float) -> Times:
-    """Times of the frames and of the state after the last, (n+1,) [ns]; frame_index is exact, timestamp is float32."""
-    frames = np.array([*rows["frame_index"], rows["frame_index"][-1] + 1])
+    """Times of the frames and of the state after the last, (n+1,) [ns]: as if one episode had followed the other.
+
+    Counted, as `timestamp` is float32 and begins anew in each episode.
+    """
+    first = rows["index"][0] + rows["episode_index"][0]
+    frames = np.arange(first, first + len(rows["index"]) + 1)
     return np.round(frames * (1e9 / fps)).astype(np.int64)
 
 
@@ -154,8 +163,8 @@ def _ordered(table: np.ndarray, spec: Input, dataset: Dataset) -> np.ndarray:
     return table[:, [known.index(name) for name in spec.order]]
 
 
-def read_ours(dataset: Dataset) -> Iterator[Imported]:
-    """Episodes of a data set that `to-lerobot` wrote, as they were.
+def read_ours(dataset: Dataset, images: bool = True) -> Iterator[Imported]:
+    """Episodes of a data set that `to-lerobot` wrote, as they were; with their images or without.
 
     Raises:
         DatasetError: others made it, or it was changed since.
@@ -175,7 +184,7 @@ def read_ours(dataset: Dataset) -> Iterator[Imported]:
             f"{dataset.root / names.OURS}: layout_hash is {layout!r}, {task.id} has {task.layout.hash!r}"
         )
     extra = {row["episode_index"]: row for row in dataset.read(dataset.root / names.OUR_EPISODES).to_pylist()}
-    cameras = [name for name in dataset.info.features if name.startswith(names.IMAGES)]
+    cameras = dataset.cameras if images else []
     columns = [names.STATE, names.ACTION, names.REWARD, names.INTERVENTION, names.POLICY_VERSION, *cameras]
     for index, rows in dataset.episodes(columns):
         if index not in extra:
