@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
-    except (DatasetError, MappingError, OutputError, NotADirectoryError) as error:
+    except (DatasetError, MappingError, OutputError, OSError) as error:
         print(f"softflow bags: {error}", file=sys.stderr)
         return 2
 

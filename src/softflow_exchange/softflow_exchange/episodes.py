@@ -17,6 +17,8 @@ from softflow_exchange.states import Clipping, make_states
 from softflow_recorder.episode import TELEOP, EpisodeData
 from softflow_tasks.task import Outcome, Progress
 
+LIMIT_MARGIN = 0.02
+"""[rad, m] beyond a joint's limit that a measurement may lie."""
 NEVER = int(np.iinfo(np.int64).max)
 """[ns] later than every stamp."""
 
@@ -59,7 +61,25 @@ def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, 
         found.append(made)
         clipping += clipped
     _tell_clipping(clipping, found, report)
+    _tell_limits(recording, mapping, report)
     return found
+
+
+def _tell_limits(recording: Recording, mapping: Mapping, report: SourceReport) -> None:
+    """Joints beyond what the hand can do most often mean a wrong unit, order or sign."""
+    hand = mapping.task.hand
+    position = mapping.sensors.position if mapping.sensors is not None else ""
+    targets = mapping.action if mapping.action_is == "joints" else ""
+    for name in dict.fromkeys(name for name in (position, targets) if name):
+        values = recording.series[name].values
+        outside = (values < hand.lower - LIMIT_MARGIN) | (values > hand.upper + LIMIT_MARGIN)
+        joint = int(outside.sum(axis=0).argmax())
+        if outside.any():
+            report.notes.append(
+                f"input {name!r}: {100 * outside.mean():.0f} % of the values are beyond the hand's limits, most of "
+                f"{hand.joint_names[joint]}: in [{values[:, joint].min():.3g}, {values[:, joint].max():.3g}], limits "
+                f"[{hand.lower[joint]:.3g}, {hand.upper[joint]:.3g}]; is its unit, order or sign right?"
+            )
 
 
 def _tell_clipping(clipping: Clipping, found: list[Imported], report: SourceReport) -> None:

@@ -275,3 +275,20 @@ def test_a_second_import_of_the_same_data_is_refused(
     assert len(run(tmp_path, bag, code=2)) == 1
     assert "is there already: this episode was imported before" in capsys.readouterr().err
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_remains_of_an_interrupted_import_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out.partial").mkdir()
+    assert run(tmp_path, write_lab_bag(tmp_path / "bag"), code=2) == []
+    assert "out.partial: is left of an import that was interrupted" in capsys.readouterr().err
+
+
+def test_joints_beyond_the_hands_limits_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joints = {**MAPPING["inputs"]["joints"], "unit": "rad"}
+    run(tmp_path, write_lab_bag(tmp_path / "bag"), inputs={**MAPPING["inputs"], "joints": joints})
+    text = capsys.readouterr().out
+    assert "input 'joints': 9" in text and "% of the values are beyond the hand's limits" in text

@@ -32,7 +32,7 @@ from softflow_recorder.episode import EpisodeData
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from exchange_toy import TASK
+from exchange_toy import TASK, write_mapping
 
 
 def make_episode(seed: int, steps: int, **changes: Any) -> EpisodeData:
@@ -171,7 +171,7 @@ def test_images_stay_the_bytes_that_were_recorded(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.squeeze(stats["max"]), 40 / 255)
 
 
-FEATURES = {
+FEATURES: dict[str, Any] = {
     "task": TASK.id,
     "source": "teleop",
     "time": "frames",
@@ -237,3 +237,34 @@ def test_a_bad_info_names_the_field(
     assert main(["from-lerobot", str(dataset), str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert text in error and "info.json" in error
+
+
+def test_a_damaged_file_is_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = dataset / "data/chunk-000/file-000.parquet"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert main(["from-lerobot", str(dataset), str(tmp_path / "out")]) == 2
+    assert "file-000.parquet: cannot be read" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_mapping_of_topics_is_none_of_features(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics, features = write_mapping(tmp_path / "topics.yaml"), tmp_path / "features.yaml"
+    features.write_text(yaml.safe_dump(FEATURES))
+    assert main(["from-lerobot", str(dataset), str(tmp_path / "out"), "--mapping", str(topics)]) == 2
+    assert main(["import", "--mapping", str(features), "--out", str(tmp_path / "out"), str(dataset)]) == 2
+    error = capsys.readouterr().err
+    assert "inputs are topics of bags: use import" in error and "use from-lerobot" in error
+
+
+def test_a_missing_feature_or_name_is_named(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {**FEATURES["inputs"], "reward": {"feature": "reward"}}
+    inputs["action"] = {"feature": "action", "order": ["elbow"]}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({**FEATURES, "inputs": inputs}))
+    command = ["from-lerobot", str(dataset), str(tmp_path / "out"), "--mapping", str(tmp_path / "m.yaml")]
+    assert main(command) == 1 and not (tmp_path / "out").exists()
+    text = capsys.readouterr().out
+    assert "input 'reward': there is no such feature" in text
+    assert "feature 'action' has no 'elbow'; has finger0_abduction" in text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import yaml
 
 from softflow_exchange.cli import main
 from softflow_exchange.fields import FieldError, FieldPath
-from softflow_exchange.mapping import MappingError
+from softflow_exchange.mapping import Episodes, Input, MappingError, ObjectSource, Reward, Success
 from softflow_exchange.mapping_file import load_mapping
+from softflow_exchange.units import UNITS
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -111,3 +114,19 @@ def test_a_path_spreads_arrays_and_names_what_a_message_lacks() -> None:
         FieldPath.parse("fingers[0].force").of(Hand())
     with pytest.raises(FieldError, match="index is 2, the array has 2 elements"):
         FieldPath.parse("fingers[2]").of(Hand())
+
+
+def test_the_examples_of_the_documentation_are_right(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "exchange.md").read_text()
+    examples = re.findall(r"```yaml\n(# mapping.*?)```", text, flags=re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        (tmp_path / "mapping.yaml").write_text(example)
+        assert load_mapping(tmp_path / "mapping.yaml").gridded()
+
+
+def test_the_documentation_names_every_unit_and_key() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "exchange.md").read_text()
+    names = [field.name for cls in (Input, Episodes, Reward, Success, ObjectSource) for field in fields(cls)]
+    missing = [name for name in [*names, *UNITS] if f"`{name}`" not in text]
+    assert missing == []
