@@ -18,7 +18,7 @@ from softflow_tasks import ToolCut, gantry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from exchange_toy import BEGIN, LATE, MAPPING, SECOND, Lab, LabBag, write_lab_bag, write_mapping
+from exchange_toy import BEGIN, LATE, MAPPING, SECOND, TASK, Lab, LabBag, write_lab_bag, write_mapping
 
 
 def run(tmp_path: Path, *bags: Path, code: int = 0, **changes: Any) -> list[EpisodeData]:
@@ -180,6 +180,58 @@ def test_velocities_are_followed_to_the_recorded_targets(tmp_path: Path) -> None
 
 def layout(bag: LabBag) -> Any:
     return bag.message("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
+
+
+def test_blocks_of_the_layout_come_from_inputs(tmp_path: Path) -> None:
+    """Also with a command that is recorded two messages late, and with the action before as a block."""
+    bag, sizes = LabBag(tmp_path / "bag"), {"a": 12, "b": 3, "c": 2, "d": 3, "e": 3, "f": 3}
+    for i in range(101):
+        for name, size in sizes.items():
+            row = i + np.arange(size) / 100.0
+            bag.write(
+                f"/{name}",
+                "std_msgs/msg/Float64MultiArray",
+                BEGIN + i * 50_000_000,
+                layout=layout(bag),
+                data=row,
+            )
+        action = np.full(8, (i - 2) / 100.0)
+        bag.write(
+            "/u", "std_msgs/msg/Float64MultiArray", BEGIN + i * 50_000_000, layout=layout(bag), data=action
+        )
+    bag.close()
+    inputs: dict[str, Any] = {name: {"topic": f"/{name}", "field": "data"} for name in sizes}
+    inputs["a"] |= {"scale": 2.0, "offset": [1.0] * 12}
+    inputs["u"] = {"topic": "/u", "field": "data", "shift": 0.1, "max_age": 0.01}
+    blocks = {
+        "joint_position": "a",
+        "last_action": "last_action",
+        "cube_offset": "b",
+        "yaw4": "c",
+        "cube_up": "d",
+    }
+    blocks |= {"cube_linear_velocity": "e", "cube_angular_velocity": "f"}
+    (found,) = run(
+        tmp_path,
+        tmp_path / "bag",
+        time="receive",
+        inputs=inputs,
+        state={"blocks": blocks},
+        action={"normalised": "u"},
+        reward={"by": "sparse"},
+        success={"by": "never"},
+        terminated="always",
+    )
+    # The last two commands would come after the end.
+    assert found.steps == 99 and found.terminated and not found.rewards.any()
+    np.testing.assert_allclose(found.actions, np.tile(np.arange(99)[:, None] / 100.0, (1, 8)), atol=1e-6)
+    slices, steps_ = TASK.layout.slices(), np.arange(100)[:, None]
+    np.testing.assert_allclose(
+        found.states[:, slices["joint_position"]], (steps_ + np.arange(12) / 100.0) * 2.0 + 1.0, rtol=1e-6
+    )
+    np.testing.assert_allclose(found.states[:, slices["cube_up"]], steps_ + np.arange(3) / 100.0, rtol=1e-6)
+    np.testing.assert_array_equal(found.states[1:, slices["last_action"]], found.actions)
+    np.testing.assert_array_equal(found.states[0, slices["last_action"]], TASK.rest_action())
 
 
 # -- What is refused, and said
