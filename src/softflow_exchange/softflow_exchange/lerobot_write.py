@@ -69,7 +69,7 @@ class _Export:
         features: dict[str, Feature] = {}
         for episode in episodes:
             if task is None:
-                task = make_task(episode.task)
+                task = _task_of(episode)
                 features = names.features_of(task, episode)
                 schema = self.schema(features)
             _check(episode, task, features)
@@ -190,6 +190,14 @@ class _Export:
             "columns": [{**integer, "metadata": None}, {**string, "metadata": None}],
         }
         return table.replace_schema_metadata({"pandas": json.dumps(about)})
+
+
+def _task_of(episode: EpisodeData) -> Task:
+    """Raises DatasetError."""
+    try:
+        return make_task(episode.task)
+    except ValueError as error:
+        raise DatasetError(f"episode {episode.episode_id}: {error}") from error
 
 
 def _check(episode: EpisodeData, task: Task, features: dict[str, Feature]) -> None:

@@ -214,6 +214,8 @@ def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path, bags: Path, data
     wrong = make_episode(4, 5, layout_hash="other")
     with pytest.raises(DatasetError, match="layout_hash is 'other'"):
         write_dataset([EPISODES[0], wrong], tmp_path / "new")
+    with pytest.raises(DatasetError, match="task: 'Juggling-v0' is unknown"):
+        write_dataset([make_episode(4, 5, task="Juggling-v0")], tmp_path / "new")
     with pytest.raises(DatasetError, match="no episode"):
         write_dataset([], tmp_path / "new")
     with pytest.raises(DatasetError, match="is there already"):
