@@ -344,3 +344,13 @@ def test_joints_beyond_the_hands_limits_are_pointed_out(
     run(tmp_path, write_lab_bag(tmp_path / "bag"), inputs={**MAPPING["inputs"], "joints": joints})
     text = capsys.readouterr().out
     assert "input 'joints': 9" in text and "% of the values are beyond the hand's limits" in text
+
+
+@pytest.mark.parametrize("kept", [0, 1, 8, 100, 3_000, 20_000, -1, -9, -200])
+def test_a_bag_that_was_cut_off_anywhere_is_refused_in_words(
+    tmp_path: Path, kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_lab_bag(tmp_path / "bag", Lab(seconds=1.0))
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:kept])
+    assert f"PROBLEM: {bag}: cannot be read" in refused(tmp_path, capsys, bag)
