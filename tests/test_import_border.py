@@ -85,6 +85,12 @@ def test_the_robot_side_never_imports_torch(package: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("package", ROBOT_SIDE)
+def test_the_robot_side_needs_no_exchange_of_formats(package: str) -> None:
+    done = python(LOADED, "softflow_exchange", *modules(package))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "forbidden", ["softflow_learner", "softflow_recorder", "softflow_sim", "hand_driver"]
 )

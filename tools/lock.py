@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
-WITHOUT_DEPENDENCIES = ("torch_users", "ogbench", "orca")
+WITHOUT_DEPENDENCIES = ("torch_users", "ogbench", "lerobot", "orca")
 Pins = dict[str, tuple[str, set[str]]]  # name -> version, sha256 digests
 
 
@@ -64,7 +64,7 @@ def merge(per_python: dict[str, Pins]) -> list[str]:
 
 
 def main(interpreters: list[str]) -> int:
-    """Write ros.lock, softflow.lock and the locks of the groups that come without dependencies."""
+    """Write ros.lock, softflow.lock and the locks of the groups that are installed without dependencies."""
     tables: dict[str, dict[str, Pins]] = {name: {} for name in ("ros", "softflow", *WITHOUT_DEPENDENCIES)}
     for python in interpreters or [sys.executable]:
         code = "import sys; print('%d.%d' % sys.version_info[:2])"

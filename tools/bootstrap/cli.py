@@ -29,12 +29,17 @@ ELSEWHERE = {
     "train": "train a policy from recorded episodes",
     "eval": "evaluate a policy",
     "bench": "measure rates, latencies and learning curves",
-    "bags": "list, show, check and export bags",
+    "bags": "list, show, check, repair, label, export and import bags",
 }
 
 
-ON_DEMAND = {("bench", "ogbench"): ("ogbench", "OGBench"), ("test",): ("ogbench", "OGBench")}
-"""Start of a command line -> a group of packages that not every command needs, its title."""
+ON_DEMAND = {
+    ("bench", "ogbench"): ("ogbench",),
+    ("bags", "to-lerobot"): ("lerobot",),
+    ("bags", "from-lerobot"): ("lerobot",),
+    ("test",): ("ogbench", "lerobot", "orca"),
+}
+"""Start of a command line -> groups of packages that not every command needs."""
 
 
 def steps(torch: Torch, command: tuple[str, ...] = ()) -> list[Step]:
@@ -47,15 +52,22 @@ def steps(torch: Torch, command: tuple[str, ...] = ()) -> list[Step]:
         Step("requirements", "requirements", requirements, wheels.install_requirements),
         Step("torch", "PyTorch", torch.inputs, torch.install),
         users_step(torch, "torch_users", "packages that need PyTorch"),
-        *(users_step(torch, *group) for start, group in ON_DEMAND.items() if command[: len(start)] == start),
         *(
-            [Step("orca", "ORCA hand", wheels.orca_inputs, wheels.install_orca)]
-            if command[:1] == ("test",)
-            else []
+            _group(name, torch)
+            for start, names in ON_DEMAND.items()
+            if command[: len(start)] == start
+            for name in names
         ),
         Step("build", "packages", workspace.inputs, workspace.build, workspace.intact),
     ]
     return all_steps
+
+
+def _group(name: str, torch: Torch) -> Step:
+    if name == "ogbench":
+        return users_step(torch, "ogbench", "OGBench")
+    titles = {"lerobot": "packages for LeRobot's data sets", "orca": "ORCA hand"}
+    return wheels.group_step(name, titles[name])
 
 
 def setup(torch: Torch, command: tuple[str, ...] = ()) -> bool:

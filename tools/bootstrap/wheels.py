@@ -11,7 +11,7 @@ from pathlib import Path
 from .checks import base_python
 from .environment import pip_environment, ros_is_sourced
 from .paths import BUILD, PYTHON, REQUIREMENTS, ROOT, STAMPS, VENV, site_packages, venv_version
-from .steps import Runner, fingerprint
+from .steps import Runner, Step, fingerprint
 
 # The wheels carry the paths of the machine that built them.
 _BUILD_INCLUDE = re.compile(r"/opt/python/cp3\d+-cp3\d+/include/python3\.\d+")
@@ -125,15 +125,6 @@ def mend_cmake_files() -> list[Path]:
     return mended
 
 
-def orca_inputs() -> str:
-    return fingerprint(REQUIREMENTS / "orca.lock", REQUIREMENTS / "orca.txt")
-
-
-def install_orca(run: Runner, _interrupted: bool) -> None:
-    """The makers' package of the ORCA hand, which only its back end and its tests need."""
-    install_locked(run, "orca.lock", ["orca.txt"], "--no-deps")
-
-
 def requirements_inputs() -> str:
     return fingerprint(*(REQUIREMENTS / name for name in ("softflow.lock", "softflow.txt", "dev.txt")))
 
@@ -144,6 +135,18 @@ def install_requirements(run: Runner, _interrupted: bool) -> None:
         _install_beside_distribution(run)
     else:
         install_locked(run, "softflow.lock", ["softflow.txt", "dev.txt"])
+
+
+def group_step(group: str, title: str) -> Step:
+    """Packages that not every command needs and that need no PyTorch, requirements/GROUP.lock."""
+    files = (REQUIREMENTS / f"{group}.lock", REQUIREMENTS / f"{group}.txt")
+
+    def install(run: Runner, interrupted: bool) -> None:
+        # After a kill a half-written package looks installed to pip.
+        mend = ["--force-reinstall"] if interrupted else []
+        install_locked(run, f"{group}.lock", [f"{group}.txt"], "--no-deps", *mend)
+
+    return Step(group, title, lambda: fingerprint(*files), install)
 
 
 def _distribution_versions(names: Iterable[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ COMMANDS = {
     "policy": ("softflow_bringup.policy", "list the versions of a learner; promote one, or roll back"),
     "key": ("softflow_bringup.key", "make the key that robots and learner share"),
     "keystore": ("softflow_bringup.keystore", "make the DDS-Security keys of all nodes"),
-    "bags": ("softflow_recorder.cli", "list, show, check, repair, label and export bags"),
+    "bags": ("softflow_recorder.cli", "list, show, check, repair, label, export and import bags"),
 }
 EXIT_USAGE = 2
 

@@ -17,6 +17,8 @@ from softflow_exchange.states import Clipping, make_states
 from softflow_recorder.episode import TELEOP, EpisodeData
 from softflow_tasks.task import Outcome, Progress
 
+LIMIT_MARGIN = 0.02
+"""[rad, m] beyond a joint's limit that a measurement may lie."""
 NEVER = int(np.iinfo(np.int64).max)
 """[ns] later than every stamp."""
 
@@ -34,7 +36,7 @@ class Imported:
 
 def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, index: int) -> list[Imported]:
     """Every episode of a recording, counted from `index`; what is left out is said in the report."""
-    sizes = {name: size for name, size in mapping.gridded().items() if size}
+    sizes = {**dict.fromkeys(mapping.events(), 1), **mapping.gridded()}
     for name, size in sizes.items():
         series = recording.series.get(name)
         if series is not None and series.values.shape[1] != size:
@@ -50,7 +52,7 @@ def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, 
         report.problems.append(f"input {mapping.episodes.input!r}: marks no episode")
     pieces = [part for span in divided for part in parts(recording, mapping, span, report)]
     starts = [int(part.times[0]) for part in pieces]
-    for part, until in zip(pieces, [*starts[1:], NEVER], strict=True):
+    for part, until in zip(pieces, [*starts, NEVER][1:], strict=True):
         try:
             made, clipped = _episode(part, until, recording, mapping, report, index + len(found))
         except ValueError as error:
@@ -59,7 +61,25 @@ def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, 
         found.append(made)
         clipping += clipped
     _tell_clipping(clipping, found, report)
+    _tell_limits(recording, mapping, report)
     return found
+
+
+def _tell_limits(recording: Recording, mapping: Mapping, report: SourceReport) -> None:
+    """Joints beyond what the hand can do most often mean a wrong unit, order or sign."""
+    hand = mapping.task.hand
+    position = mapping.sensors.position if mapping.sensors is not None else ""
+    targets = mapping.action if mapping.action_is == "joints" else ""
+    for name in dict.fromkeys(name for name in (position, targets) if name):
+        values = recording.series[name].values
+        outside = (values < hand.lower - LIMIT_MARGIN) | (values > hand.upper + LIMIT_MARGIN)
+        joint = int(outside.sum(axis=0).argmax())
+        if outside.any():
+            report.notes.append(
+                f"input {name!r}: {100 * outside.mean():.0f} % of the values are beyond the hand's limits, most of "
+                f"{hand.joint_names[joint]}: in [{values[:, joint].min():.3g}, {values[:, joint].max():.3g}], limits "
+                f"[{hand.lower[joint]:.3g}, {hand.upper[joint]:.3g}]; is its unit, order or sign right?"
+            )
 
 
 def _tell_clipping(clipping: Clipping, found: list[Imported], report: SourceReport) -> None:
@@ -113,10 +133,8 @@ def _episode(
 
 def _identity(recording: Recording, mapping: Mapping, start: int) -> str:
     """The same for the same data through the same mapping, so that a second import is recognised."""
-    digest = hashlib.sha256(f"{mapping.sha256} {start}".encode())
-    for name in sorted(recording.series):
-        digest.update(recording.series[name].times.tobytes() + recording.series[name].values.tobytes())
-    return digest.hexdigest()[:32]
+    text = f"{mapping.sha256} {recording.sha256} {start}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _judge(mapping: Mapping, states: NDArray[np.float32]) -> tuple[Progress, list[Outcome]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,24 +112,25 @@ def write(result: Import, out: Path) -> list[Path]:
         OutputError: one of them is there already, or remains of an interrupted import are in the way.
     """
     mapping = result.mapping
-    custom = {"mapping": mapping.path.name, "mapping_sha256": mapping.sha256, "imported_from": ""}
-    names = [f"import-{item.episode.episode_id[:16]}" for item in result.episodes]
-    return write_all(
-        [
-            (name, item, {**custom, "imported_from": item.origin})
-            for name, item in zip(names, result.episodes, strict=True)
-        ],
-        out,
-    )
+    custom = {"mapping": mapping.path.name, "mapping_sha256": mapping.sha256}
+    return write_all(result.episodes, out, custom)
 
 
-def write_all(items: list[tuple[str, Imported, dict[str, str]]], out: Path) -> list[Path]:
-    """Bags of (name, episode, custom metadata), in `out`. Raises OutputError."""
-    targets = [out / name for name, _, _ in items]
+def _name(item: Imported) -> str:
+    """Names sort by time. The rest is a hash: an id that came with the data is no name of a file."""
+    start, digest = int(item.times[0]), hashlib.sha256(item.episode.episode_id.encode()).hexdigest()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(start // 1_000_000_000))
+    return f"{stamp}-{start % 1_000_000_000:09d}-{digest[:16]}"
+
+
+def write_all(items: Sequence[Imported], out: Path, custom: MappingOf[str, str]) -> list[Path]:
+    """A bag below `out` for each episode. Raises OutputError."""
+    names = [_name(item) for item in items]
+    targets = [out / name for name in names]
     for target in targets:
         if target.exists():
             raise OutputError(f"{target}: is there already: this episode was imported before")
-    twice = [name for name, count in Counter(name for name, _, _ in items).items() if count > 1]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise OutputError(f"{out / twice[0]}: would be written twice: the same recording was given twice")
     # Beside `out`, so that a reader of `out` never sees half of an import and the last step is a rename.
@@ -134,7 +138,8 @@ def write_all(items: list[tuple[str, Imported, dict[str, str]]], out: Path) -> l
     if staging.exists():
         raise OutputError(f"{staging}: is left of an import that was interrupted; delete it")
     try:
-        for name, item, about in items:
+        for name, item in zip(names, items, strict=True):
+            about = {**custom, "imported_from": item.origin}
             write_episode(staging / name, item.episode, item.times, ROBOT, about)
         out.mkdir(parents=True, exist_ok=True)
         for target in targets:

@@ -8,7 +8,8 @@ from pathlib import Path
 from softflow_node.parameters import Validated, bounded
 from softflow_tasks.task import Task
 
-HEADER, RECEIVE = "header", "receive"
+HEADER, RECEIVE, FRAMES = "header", "receive", "frames"
+"""Stamp of a message's header, time of its reception, or (LeRobot) the number of the frame over fps."""
 RESAMPLING = ("nearest", "linear", "hold", "rotation")
 OBJECT_PARTS = {"position": 3, "quaternion": 4, "linear": 3, "angular": 3}
 """Parts of an object's sample and their sizes; the first two are needed, velocities can be worked out."""
@@ -132,7 +133,7 @@ class Mapping:
     episodes: Episodes
 
     def gridded(self) -> dict[str, int]:
-        """Inputs that are resampled -> number of values that they must have; 0 = any."""
+        """Inputs that are resampled -> number of values that they must have."""
         task, joints = self.task, len(self.task.joint_names)
         sizes = {self.action: task.action_dim if self.action_is == "normalised" else joints}
         if self.vector:

@@ -13,6 +13,7 @@ import yaml
 
 from softflow_exchange.fields import FieldError, FieldPath
 from softflow_exchange.mapping import (
+    FRAMES,
     HEADER,
     LAST_ACTION,
     OBJECT_PARTS,
@@ -82,7 +83,7 @@ class _Parser:
             sha256=sha256,
             task=task,
             source=self.choice("source", top.get("source", "teleop"), SOURCES),
-            time=self.choice("time", top.get("time"), (HEADER, RECEIVE)),
+            time=self.choice("time", top.get("time"), (HEADER, RECEIVE, FRAMES)),
             inputs=inputs,
             vector=state.get("vector", ""),
             blocks=self.blocks(state["blocks"], task) if "blocks" in state else {},
@@ -104,16 +105,23 @@ class _Parser:
         for key in ("field", "unit", "scale", "offset", "order"):
             if key in values and not isinstance(values[key], list):
                 values[key] = [values[key]]
+        # `unit: 1` and a joint that is called 3 are read as numbers.
+        for key in ("field", "unit", "order"):
+            values[key] = [str(text) for text in values.get(key, ())]
         result = from_mapping(Input, values, f"{self.path}: {where}")
         if bool(result.topic) == bool(result.feature):
             self.fail(where, "needs either topic (of a bag) or feature (of a LeRobot dataset)")
+        if result.feature and (result.field or result.names or result.time):
+            self.fail(
+                where, "field, names and time belong to a topic; a feature has its names in the data set"
+            )
         if result.topic and not result.field:
             self.fail(f"{where}.field", "is missing: which field of the message")
         if result.topic and bool(result.names) != bool(result.order):
             self.fail(where, "names (where the message has the names) and order (those wanted) go together")
         for text in (*result.field, *([result.names] if result.names else [])):
             try:
-                FieldPath.parse(str(text))
+                FieldPath.parse(text)
             except FieldError as error:
                 self.fail(f"{where}.field", str(error))
         for unit in result.unit:
@@ -173,13 +181,18 @@ class _Parser:
             if part.by in ("input", "flag", "event") and not part.input:
                 self.fail(f"{section}.input", f"is missing: {section}.by is {part.by!r}")
         for where, name in needed.items():
-            if name != "" and name not in mapping.inputs:
+            if name != "" and (not isinstance(name, str) or name not in mapping.inputs):
                 self.fail(where, f"is {name!r}, which is no input; inputs: {', '.join(mapping.inputs)}")
+        if LAST_ACTION in mapping.inputs:
+            self.fail(f"inputs.{LAST_ACTION}", "is a name of its own: the action before")
         if mapping.episodes.by == "event" and not mapping.episodes.start:
             self.fail("episodes.start", "is missing: the value that begins an episode")
         kinds = {"topic" if i.topic else "feature" for i in mapping.inputs.values()}
         if len(kinds) > 1:
             self.fail("inputs", "mix topics (of bags) and features (of a LeRobot dataset)")
+        if ("feature" in kinds) != (mapping.time == FRAMES):
+            allowed = FRAMES if "feature" in kinds else f"{HEADER}, {RECEIVE}"
+            self.fail("time", f"is {mapping.time!r}, allowed for inputs with a {kinds.pop()}: {allowed}")
 
     def one(self, cls: type[T], where: str, values: Any) -> T:
         values = self.section(where, values)

@@ -78,6 +78,8 @@ class SourceReport:
     """(topic, type, messages), or (feature, type, frames)"""
     inputs: list[InputReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    brief: bool = False
+    """Inputs like those of the report before: they are not printed again."""
     problems: list[str] = field(default_factory=list)
     """Each is a part of the recording that is not imported."""
 
@@ -85,12 +87,13 @@ class SourceReport:
         """As people read it."""
         used = {report.spec.topic or report.spec.feature for report in self.inputs}
         lines = [self.origin]
-        for topic, kind, count in sorted(self.topics):
-            lines.append(f"  {'used   ' if topic in used else 'unused '} {topic} ({kind}, {count})")
         there = {topic for topic, _, _ in self.topics}
         lines += [f"  MISSING {name}" for name in sorted(used - there)]
-        for report in self.inputs:
-            lines += report.lines()
+        if not self.brief:
+            for topic, kind, count in sorted(self.topics):
+                lines.append(f"  {'used   ' if topic in used else 'unused '} {topic} ({kind}, {count})")
+            for report in self.inputs:
+                lines += report.lines()
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  PROBLEM: {problem}" for problem in self.all_problems()]
         return lines

@@ -1,4 +1,4 @@
-"""Inputs of a mapping out of a rosbag: rosbag2 (MCAP or sqlite3), or rosbag1. Types come from the bag itself."""
+"""Inputs of a mapping out of a rosbag2 (MCAP or sqlite3). Types come from the bag itself."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,14 @@ class Recording:
     series: dict[str, Series]
     texts: dict[str, tuple[Times, list[str]]]
     """Inputs whose values are compared as text, message by message."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all samples; asked for when they are complete."""
+        digest = hashlib.sha256()
+        for name in sorted(self.series):
+            digest.update(self.series[name].times.tobytes() + self.series[name].values.tobytes())
+        return digest.hexdigest()
 
 
 def seconds(value: float) -> int:

@@ -28,7 +28,7 @@ def imported(tmp_path: Path, *bags: Path, **changes: object) -> list[EpisodeData
     """Episodes that a mapping makes of bags."""
     mapping = write_mapping(tmp_path / "mapping.yaml", **changes)
     out = tmp_path / "out"
-    assert main(["import", "--mapping", str(mapping), "--out", str(out), *map(str, bags)]) == 0
+    assert bags_main(["import", "--mapping", str(mapping), "--out", str(out), *map(str, bags)]) == 0
     return [read_episode(path) for path in episode_bags(out)]
 
 
@@ -85,7 +85,15 @@ def test_imported_episodes_train(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     bags = [write_lab_bag(tmp_path / f"lab{seed}", Lab(seed=seed)) for seed in range(3)]
     imported(tmp_path, *bags)
-    small = {"hidden": [32, 32], "imitation_updates": 60, "batch_size": 64, "holdout_every": 0}
+    small = {
+        "width": 16,
+        "couplings": 2,
+        "critic_width": 16,
+        "imitation_updates": 60,
+        "learning_rate": 3e-3,
+        "batch_size": 64,
+        "holdout_every": 0,
+    }
     session = Session(tmp_path / "run", TASK, seed=0, settings=small)
     assert session.load_demonstrations(tmp_path / "out") == []
     losses: list[float] = []
@@ -120,3 +128,15 @@ def test_a_gap_cuts_an_episode_or_refuses_it(tmp_path: Path, capsys: pytest.Capt
     mapping = write_mapping(tmp_path / "refuse.yaml", episodes={"on_gap": "refuse"})
     assert main(["import", "--mapping", str(mapping), "--out", str(tmp_path / "none"), str(bag)]) == 1
     assert "the episode is refused" in capsys.readouterr().out and not (tmp_path / "none").exists()
+
+
+def test_the_example_of_the_documentation_imports_the_labs_bag(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "exchange.md").read_text()
+    (tmp_path / "example.yaml").write_text(text.split("```yaml\n", 1)[1].split("```", 1)[0])
+    bag, out = write_lab_bag(tmp_path / "lab"), tmp_path / "by_example"
+    command = ["import", "--mapping", str(tmp_path / "example.yaml"), "--out", str(out), str(bag)]
+    assert main(command) == 0
+    (found,) = [read_episode(path) for path in episode_bags(out)]
+    (wanted,) = imported(tmp_path, bag)
+    np.testing.assert_array_equal(found.actions, wanted.actions)
+    np.testing.assert_allclose(found.states, wanted.states, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import sys
 from collections.abc import Sequence
@@ -27,10 +28,15 @@ from softflow_recorder.labels import SOURCES, LabelError, read_labels
 from softflow_recorder.repair import Repaired, repair_all
 
 Arrays = dict[str, NDArray[np.float32]]
+OTHER_FORMATS = ("import", "to-lerobot", "from-lerobot")
+"""Commands of softflow_exchange."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Entry point; returns 0, 1 where bags are broken or none can be used, 2 after wrong usage."""
+    if argv and argv[0] in OTHER_FORMATS:
+        # Imported by name: the robot side has no need of it, nor of what it needs.
+        return int(importlib.import_module("softflow_exchange.cli").main(argv))
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
@@ -181,7 +187,11 @@ def bags_in(directory: Path) -> list[Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="softflow bags", description="Look at recorded episodes.")
+    parser = argparse.ArgumentParser(
+        prog="softflow bags",
+        description="Look at recorded episodes.",
+        epilog=f"From and to other formats: {', '.join(OTHER_FORMATS)} (each with --help; docs/exchange.md).",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     command = commands.add_parser("list", help="one line for each bag of a directory")
     command.add_argument("directory", type=Path)

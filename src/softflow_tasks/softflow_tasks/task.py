@@ -148,8 +148,8 @@ class Task(ABC):
         """
         at_zero = self.action_to_joints(np.zeros(self.action_dim), command)
         columns = [self.action_to_joints(unit, command) - at_zero for unit in np.eye(self.action_dim)]
-        solution: FloatArray = np.linalg.lstsq(np.stack(columns, axis=1), joints - at_zero, rcond=None)[0]
-        return solution
+        solution = np.linalg.lstsq(np.stack(columns, axis=1), joints - at_zero, rcond=None)[0]
+        return solution.astype(np.float64)
 
     def held_action(self, action: FloatArray) -> FloatArray:
         """The action (A,) that was applied while the targets of `action` stayed in force for one more step."""
