@@ -180,6 +180,10 @@ class Tap:
         for status in message.status:
             self.diagnostics[status.name] = {v.key: v.value for v in status.values}
 
+    def topics(self) -> set[str]:
+        """Names of all topics that are known now."""
+        return {name for name, _ in self._node.get_topic_names_and_types()}
+
     def spin(self, seconds: float) -> None:
         """Listen for a while."""
         until = time.monotonic() + seconds
