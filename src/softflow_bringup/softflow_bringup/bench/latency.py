@@ -77,8 +77,8 @@ def busy_graph(run: Path, nodes: Sequence[str] | None, **arguments: str) -> Iter
                 **arguments,
             },
         )
-        part = graph if nodes is None else graph.only(nodes)
-        with Supervisor(part, log=lambda *_: None, log_directory=copy / "log") as supervisor:
+        running = graph if nodes is None else graph.only(nodes)
+        with Supervisor(running, log=lambda *_: None, log_directory=copy / "log") as supervisor:
             yield
             if supervisor.finished:
                 learner = (copy / "log" / "learner.log").read_text()

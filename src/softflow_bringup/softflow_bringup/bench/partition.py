@@ -180,11 +180,13 @@ def _measure(
     robot.restart_driver()
     time.sleep(seconds)
     said = robot.driver(time.monotonic() - 3.0)
-    figures = [int(said.get(f"late_{key}_us", "0")) for key in ("p50", "p99", "max")]
+    p50, p99, worst = (int(said.get(f"late_{key}_us", "0")) for key in ("p50", "p99", "max"))
     now = network.frames()
     return Phase(
         name,
-        *figures,
+        p50,
+        p99,
+        worst,
         steps=int(said.get("control_steps", "0")),
         bags=closed_bags(robot.directory) - bags,
         stored=stored_items(learner) - stored,

@@ -93,11 +93,11 @@ def main(arguments: list[str]) -> None:
     print("ready", flush=True)
     wait = 1.0
     while True:
-        readable, _, _ = select.select([*switch.ports, sys.stdin], [], [], max(0.0, wait))
-        for ready in readable:
-            if ready is not sys.stdin:
-                switch.receive(ready, time.monotonic())
-                continue
+        readable = select.select([*switch.ports, sys.stdin], [], [], max(0.0, wait))[0]
+        for port in switch.ports:
+            if port in readable:
+                switch.receive(port, time.monotonic())
+        if sys.stdin in readable:
             line = sys.stdin.readline()
             if not line:
                 return
