@@ -36,14 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(arguments[0], arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        return up(options.config, options.arguments, options.log_directory, options.show)
+        return up(options.config, options.arguments, options.log_directory, options.show, options.only)
     except (GraphError, OSError) as error:
         print(f"softflow: {error}", file=sys.stderr)
         return EXIT_USAGE
 
 
-def up(config: str, pairs: Sequence[str], log_directory: Path | None, show: bool) -> int:
-    """Start a graph and keep it running; returns its exit code.
+def up(
+    config: str, pairs: Sequence[str], log_directory: Path | None, show: bool, only: Sequence[str] = ()
+) -> int:
+    """Start a graph, or `only` these nodes of it, and keep it running; returns its exit code.
 
     Raises:
         GraphError: the graph or an argument is wrong.
@@ -52,6 +54,8 @@ def up(config: str, pairs: Sequence[str], log_directory: Path | None, show: bool
     from softflow_bringup.supervisor import Supervisor
 
     graph = load_graph(config, parse_assignments(pairs))
+    if only:
+        graph = graph.only(only)
     if show:
         for node in graph.nodes:
             print(f"{node.full_name}: {node.package} {node.executable}")
@@ -97,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("config", metavar="CONFIG", help="a graph, see below, or the path of a YAML file")
     start.add_argument("arguments", metavar="name:=value", nargs="*", help="arguments of the graph")
     start.add_argument("--log-directory", type=Path, metavar="DIR", help="also write a log file per node")
+    start.add_argument(
+        "--only", action="append", default=[], metavar="NODE", help="start this node only; repeatable"
+    )
     start.add_argument("--show", action="store_true", help="print nodes and parameters, start nothing")
     for name, (_, text) in COMMANDS.items():
         # Listed for --help only; `main` hands these to their module with all that follows.

@@ -97,6 +97,11 @@ class GraphDescription:
         known = [node.label for node in self.nodes]
         raise GraphError(f"graph {self.name}: no node {name!r}; {suggest(name, known)}")
 
+    def only(self, labels: Sequence[str]) -> GraphDescription:
+        """A part of the graph. Raises GraphError for a node that it has not."""
+        wanted = {self.node(label).label for label in labels}
+        return replace(self, nodes=tuple(node for node in self.nodes if node.label in wanted))
+
 
 _GRAPH_KEYS = ("help", "arguments", "nodes")
 _ARGUMENT_KEYS = ("default", "help", "choices")

@@ -40,6 +40,8 @@ def network_environment(where: str, values: Mapping[str, Any], configuration: Pa
     profile = TRANSPORTS.get(values.get("transport", "auto"))
     if profile:
         environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(configuration / profile)
+        # Within LOCALHOST the middleware puts its own transports, shared memory among them, in place of the profile's.
+        environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SUBNET"
     return environment
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ class Journal:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._newest: dict[tuple[str, str], int] = {}
+        # Robot's directory -> items, of all its boots.
+        self._stored = Counter(path.parts[-3] for path in directory.glob(f"*/*/*{SUFFIX}"))
+
+    def stored(self) -> dict[str, int]:
+        """Items of each robot, by its namespace."""
+        return {f"/{name.replace('.', '/')}": count for name, count in sorted(self._stored.items())}
 
     def acknowledged(self, robot: str, boot: str) -> int:
         """Every item of this recorder up to this number is on the disk; 0 = none.
@@ -71,6 +78,7 @@ class Journal:
         folder = self._directory.joinpath(*key)
         write_atomically(folder / f"{item.seq:010d}{SUFFIX}", item.payload)
         self._newest[key] = item.seq
+        self._stored[key[0]] += 1
         return True
 
     def payloads(self) -> Iterator[bytes]:

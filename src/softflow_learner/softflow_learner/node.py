@@ -106,6 +106,8 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
                     self.refuse("bag", line)
         except (ValueError, OSError, CheckpointError) as error:
             raise ParameterError(f"{self.get_name()}: {error}") from error
+        for line in session.refused:
+            self.refuse("checkpoint", line)
         session.stage = "online"
         return session
 
@@ -203,7 +205,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
 
     def _publish_status(self) -> None:
         session = self.session
-        scalars = session.scalars
+        scalars, robots = session.scalars, self.journal.stored()
         message = LearnerStatus(
             epoch=self.epoch,
             stage=session.stage,
@@ -212,6 +214,8 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
             transitions=session.replay.size(),
             online_transitions=session.replay.online_steps,
             acknowledged_items=self._items,
+            robots=list(robots),
+            robot_items=array("Q", robots.values()),
             lag=time.monotonic() - self._arrived,
             updates_per_second=session.updates_per_second if self.online.due() > 0 else 0.0,
             scalar_names=list(scalars),

@@ -117,6 +117,8 @@ class Session:
         if restored is None and resume is not None:
             restored = load_latest(resume / "checkpoints")
         self.resumed = restored is not None
+        self.refused = restored.refused if restored else ()
+        """Newer checkpoints that are damaged, and why."""
         self.extra: Extra = dict(restored.extra) if restored else {}
         self.stage = str(self.extra.get("stage", ""))
         if restored:

@@ -26,6 +26,20 @@ def test_items_are_stored_once(tmp_path: Path) -> None:
     assert journal.acknowledged("/hand0", "b0") == 3
 
 
+def test_the_items_of_each_robot_are_counted_over_boots_and_restarts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for robot, boot, seq in (
+        ("/hand0", "a", 1),
+        ("/hand0", "b", 1),
+        ("/lab/hand1", "c", 1),
+        ("/hand0", "b", 2),
+    ):
+        journal.add(item(seq, robot, boot))
+    journal.add(item(2, "/hand0", "b"))
+    assert journal.stored() == {"/hand0": 3, "/lab/hand1": 1}
+    assert Journal(tmp_path).stored() == journal.stored()
+
+
 @pytest.mark.parametrize("seq", [2, 7])
 def test_a_gap_is_refused_and_named(tmp_path: Path, seq: int) -> None:
     journal = Journal(tmp_path)

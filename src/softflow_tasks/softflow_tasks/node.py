@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from rclpy.action import ActionClient
 from rclpy.duration import Duration
 from rclpy.task import Future
 from softflow_msgs.action import ResetScene
-from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, RewardLabel
+from softflow_msgs.msg import EpisodeEvent, HandDescription, HandHealth, Observation, RewardLabel
 
 from softflow_node.messages import floats32, numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
@@ -77,6 +78,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._count = EpisodeCount(path, os.environ.get(RUN_ID, ""), self.params.first_index)
         self._labelled = 0
         self._resetting = False
+        self._described = False
         self._estop = ""
         self._unseen, self._unseen_step = 0, 0
         self._robot_stamp = Time()
@@ -85,6 +87,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self.label_pub = self.create_publisher(RewardLabel, "reward_label", stream())
         self.create_subscription(Observation, "observation", self._on_observation, stream())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
+        self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
         self._reset = ActionClient(self, ResetScene, "reset_scene")
 
     def poll(self) -> float:
@@ -108,7 +111,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._labelled, self._resetting, self._last_seen = 0, True, time.monotonic()
         self._announce(EpisodeEvent.START, "")
         goal = ResetScene.Goal(episode_id=self.episode.episode_id, seed=seed)
-        self._reset.send_goal_async(goal).add_done_callback(self._on_goal)
+        on_goal = partial(self._on_goal, goal.episode_id)
+        self._reset.send_goal_async(goal).add_done_callback(on_goal)
 
     def _others_are_there(self) -> bool:
         p = self.params
@@ -116,21 +120,28 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         observers = self.count_subscribers("observation")
         return bool(self._reset.server_is_ready() and observers >= p.observers and recorders >= p.recorders)
 
-    def _on_goal(self, future: Future) -> None:
+    def _on_goal(self, episode_id: str, future: Future) -> None:
+        if not self._is_running(episode_id):
+            return
         handle = future.result()
         if handle is None or not handle.accepted:
             self._reset_failed("the goal was not accepted")
         else:
-            handle.get_result_async().add_done_callback(self._on_reset)
+            handle.get_result_async().add_done_callback(partial(self._on_reset, episode_id))
 
-    def _on_reset(self, future: Future) -> None:
+    def _is_running(self, episode_id: str) -> bool:
+        """An answer about an episode that was given up meanwhile is of no use."""
+        return self.episode is not None and self.episode.episode_id == episode_id
+
+    def _on_reset(self, episode_id: str, future: Future) -> None:
+        if not self._is_running(episode_id):
+            return
         result = future.result()
         self._resetting = False
         if result is None or not result.result.ok:
             self._reset_failed(result.result.message if result else "no result")
 
     def _reset_failed(self, why: str) -> None:
-        self._resetting = False
         self.get_logger().error(f"reset_scene failed: {why}")
         self._end(EpisodeEvent.DISCARDED, f"reset failed: {why}")
 
@@ -187,6 +198,13 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self._label()
             self._end(EpisodeEvent.TRUNCATED, f"estop: {message.reason}")
 
+    def _on_description(self, _: HandDescription) -> None:
+        """A driver says once what it is: at the second time another one has come, which knows of no episode."""
+        if self._described and self.episode is not None:
+            self.get_logger().warning("the hand driver was started again: episode is discarded")
+            self._end(EpisodeEvent.DISCARDED, "driver started again")
+        self._described = True
+
     def _label(self) -> None:
         episode = self.episode
         assert episode is not None
@@ -210,7 +228,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if kind != EpisodeEvent.DISCARDED:
             self.counters["episodes"] += 1
             self._count.advance()
-        self.episode = None
+        # A driver that died during a reset never answers.
+        self.episode, self._resetting = None, False
 
     def _announce(self, kind: int, cause: str) -> None:
         episode = self.episode

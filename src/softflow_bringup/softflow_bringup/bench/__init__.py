@@ -10,9 +10,11 @@ from contextlib import nullcontext
 from softflow_bringup.domain import private_domain
 
 BENCHMARKS = {
+    "faults": "softflow_bringup.bench.faults",
     "latency": "softflow_bringup.bench.latency",
     "learner": "softflow_experiments.learner_speed",
     "method": "softflow_experiments.method",
+    "partition": "softflow_bringup.bench.partition",
     "ogbench": "softflow_experiments.ogbench.command",
 }
 WITHOUT_ROS = {"learner", "method", "ogbench"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from softflow_bringup.episodes import GraphFailedError
-from softflow_bringup.graph import GraphDescription, load_graph
+from softflow_bringup.graph import load_graph
 from softflow_bringup.supervisor import Supervisor
 from softflow_recorder.bag import episode_bags, read_episode
 from softflow_tasks import make_task
@@ -78,20 +77,14 @@ def busy_graph(run: Path, nodes: Sequence[str] | None, **arguments: str) -> Iter
                 **arguments,
             },
         )
-        with Supervisor(only(graph, nodes), log=lambda *_: None, log_directory=copy / "log") as supervisor:
+        running = graph if nodes is None else graph.only(nodes)
+        with Supervisor(running, log=lambda *_: None, log_directory=copy / "log") as supervisor:
             yield
             if supervisor.finished:
                 learner = (copy / "log" / "learner.log").read_text()
                 raise GraphFailedError(
                     f"the graph ended before the measurement did; learner: {learner[-500:]}"
                 )
-
-
-def only(graph: GraphDescription, names: Sequence[str] | None) -> GraphDescription:
-    """A part of a graph."""
-    if names is None:
-        return graph
-    return dataclasses.replace(graph, nodes=tuple(n for n in graph.nodes if n.name in names))
 
 
 @contextmanager

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from functools import partial
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
-from softflow_msgs.msg import ActionChunk, Observation
+from softflow_msgs.msg import (
+    ActionChunk,
+    EpisodeEvent,
+    HandDescription,
+    HandState,
+    LearnerStatus,
+    Observation,
+    PolicyManifest,
+)
 
+from softflow_bringup.bench.motion import Limits, MotionCheck
 from softflow_node.messages import floats32
-from softflow_node.node import reliable
+from softflow_node.node import latched, reliable, stream
 from softflow_tasks.task import StateVector, Task
 
 
@@ -93,6 +105,84 @@ class DiagnosticsProbe:
     def _on_array(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.values[status.name] = {v.key: v.value for v in status.values}
+
+    def spin(self, seconds: float) -> None:
+        """Listen for a while."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def close(self) -> None:
+        """Free the node."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+
+class Tap:
+    """Listens to robots and learner: when each node last did its work, and whether the hands move as they may."""
+
+    def __init__(self, context: Context, namespaces: dict[str, str]) -> None:
+        """`namespaces`: what comes before a node's name in its label -> the robot's namespace."""
+        self._node = Node("tap", context=context)
+        self._executor = EventsExecutor(context=context)
+        self._executor.add_node(self._node)
+        self.signs: dict[str, float] = {}
+        """Label of a node -> time of its last message."""
+        self.counts: Counter[str] = Counter()
+        """Label -> messages."""
+        self.status: LearnerStatus | None = None
+        self.diagnostics: dict[str, dict[str, str]] = {}
+        self.motion = {label: MotionCheck() for label in namespaces}
+        for label, namespace in namespaces.items():
+            self._listen_to_robot(label, namespace)
+        self._subscribe(LearnerStatus, "/learner/status", self._on_status, reliable(10))
+        self._subscribe(PolicyManifest, "/learner/policy_manifest", partial(self._sign, "learner"), latched())
+        self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable(100))
+
+    def _subscribe(self, kind: type, topic: str, callback: Any, qos: Any) -> None:
+        self._node.create_subscription(kind, topic, callback, qos)
+
+    def _listen_to_robot(self, label: str, namespace: str) -> None:
+        self._subscribe(
+            HandDescription,
+            f"{namespace}/hand_description",
+            partial(self._on_description, self.motion[label]),
+            latched(),
+        )
+        self._subscribe(HandState, f"{namespace}/hand_state", partial(self._on_state, label), stream())
+        for name, kind, topic in (
+            ("perception", Observation, "observation"),
+            ("policy", ActionChunk, "action_chunk"),
+            ("episode_manager", EpisodeEvent, "episode_event"),
+        ):
+            on_message = partial(self._sign, label + name)
+            self._subscribe(kind, f"{namespace}/{topic}", on_message, stream())
+
+    def _sign(self, label: str, message: object) -> None:
+        self.signs[label] = time.monotonic()
+        self.counts[label] += 1
+
+    def _on_state(self, label: str, message: HandState) -> None:
+        if message.episode_id:
+            self._sign(label + "hand_driver", message)
+        self.motion[label].add(message.episode_id, message.step, message.command, message.starved)
+
+    @staticmethod
+    def _on_description(motion: MotionCheck, message: HandDescription) -> None:
+        step = np.asarray(message.max_velocity) / message.control_rate
+        motion.limits = Limits(np.asarray(message.lower), np.asarray(message.upper), step)
+
+    def _on_status(self, message: LearnerStatus) -> None:
+        self.status = message
+        self._sign("learner", message)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.diagnostics[status.name] = {v.key: v.value for v in status.values}
+
+    def topics(self) -> set[str]:
+        """Names of all topics that are known now."""
+        return {name for name, _ in self._node.get_topic_names_and_types()}
 
     def spin(self, seconds: float) -> None:
         """Listen for a while."""
