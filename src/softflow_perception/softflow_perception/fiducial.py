@@ -163,7 +163,7 @@ def _fit(views: _Views, start: tuple[FloatArray, FloatArray]) -> PoseEstimate | 
         information = jacobian.T @ jacobian
         if not np.isfinite(information).all() or np.linalg.cond(information) > 1e12:
             return None
-        step = np.linalg.solve(information, -jacobian.T @ residual)
+        step: FloatArray = np.linalg.solve(information, -jacobian.T @ residual).astype(np.float64)
         position = position + step[:3]
         rotation = exp(step[3:]) @ rotation
         if float(np.abs(step).max()) < 1e-6:
@@ -173,7 +173,7 @@ def _fit(views: _Views, start: tuple[FloatArray, FloatArray]) -> PoseEstimate | 
         return None
     residual, jacobian = linear
     error = float(np.sqrt(np.mean(residual**2)))
-    covariance = max(CORNER_NOISE, error) ** 2 * np.linalg.inv(jacobian.T @ jacobian)
+    covariance = max(CORNER_NOISE, error) ** 2 * np.linalg.inv(jacobian.T @ jacobian).astype(np.float64)
     return PoseEstimate(position, rotation, covariance, error, len(views))
 
 

@@ -17,6 +17,7 @@ CELL = round(TAG_PIXELS * PITCH / (2 * TAG_HALF))
 """[pixels] edge of a tag with its share of the white around it."""
 TILE = PER_EDGE * CELL
 """[pixels] edge of a face in the texture."""
+Row = tuple[float, ...]
 TEXTURE_FILE = "cube_tags.png"
 
 
@@ -38,11 +39,13 @@ def tag_texture() -> bytes:
 
 def tag_assets() -> str:
     """MJCF `asset` elements: texture, material, and a box mesh with four vertices of its own for each face."""
-    vertices, coordinates, triangles = [], [], []
+    vertices: list[Row] = []
+    coordinates: list[Row] = []
+    triangles: list[Row] = []
     for face in range(FACES):
         corners = square(face, CUBE_HALF)
         first = len(vertices)
-        vertices += corners.tolist()
+        vertices += [tuple(corner) for corner in corners.tolist()]
         left, right = face / FACES, (face + 1) / FACES
         coordinates += [(left, 0.0), (right, 0.0), (right, 1.0), (left, 1.0)]
         # Counter-clockwise from outside: top left, bottom left, bottom right, top right.
@@ -58,5 +61,5 @@ _UNTOUCHABLE = 'mass="0" contype="0" conaffinity="0"'
 TAG_GEOM = f'<geom name="cube_tags" type="mesh" mesh="cube_tags" material="cube_tags" {_UNTOUCHABLE}/>'
 
 
-def _numbers(rows: list[tuple[float, ...]] | list[list[float]]) -> str:
+def _numbers(rows: list[Row]) -> str:
     return " ".join(f"{value:.9g}" for row in rows for value in row)
