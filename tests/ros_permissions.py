@@ -10,8 +10,9 @@ from softflow_bringup.keystore import policy_files
 
 Permissions = set[tuple[str, str]]
 """(right, name), such as ("publish", "/hand0/action_chunk")."""
-# Simulated time is an option of every node; the driver of another process gives it.
-OPTIONAL = {("subscribe", "/clock")}
+# Simulated time is an option of every node; the driver of another process gives it. Perception takes objects from the
+# simulation or from the eyes.
+OPTIONAL = {("subscribe", "/clock"), ("subscribe", "/hand0/object_state"), ("subscribe", "/hand0/object_seen")}
 
 
 def allowed(name: str) -> Permissions:

@@ -76,6 +76,7 @@ class SoftflowNode(Node, Generic[P]):
         self.add_on_set_parameters_callback(self._refuse_change)
         self.counters: Counter[str] = Counter()
         self.finished = False
+        self._link: Guard | None = None
         self.exit_code = 0
         self._last_warning: dict[str, float] = {}
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable(10))
@@ -105,13 +106,19 @@ class SoftflowNode(Node, Generic[P]):
             self.get_logger().error(f"{what} refused ({self.counters[f'refused_{what}']} so far): {error}")
 
     def open_guard(self, key_file: str) -> Guard:
-        """The key of this node's links, and a line that says whether there is one. Raises ParameterError."""
+        """The key of this node's links; once the node runs, a line says whether there is one. Raises ParameterError."""
         guard = Guard.open(key_file, self.get_name())
-        if guard.key:
-            self.get_logger().info(f"the link is authenticated under key {guard.key.id}")
+        self._link = guard
+        return guard
+
+    def say_link(self) -> None:
+        """Whether the link is authenticated, once the node has come up."""
+        if self._link is None:
+            return
+        if self._link.key:
+            self.get_logger().info(f"the link is authenticated under key {self._link.key.id}")
         else:
             self.get_logger().warning("the link is not authenticated: parameter 'key_file' is empty")
-        return guard
 
     def _declare_defaults(self, given: dict[str, Any]) -> None:
         for key, value in vars(self.params).items():
@@ -152,6 +159,7 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         rclpy.try_shutdown()
         return 2
+    node.say_link()
     executor = EventsExecutor()
     executor.add_node(node)
     gc.collect()

@@ -135,13 +135,14 @@ def test_processes_killed_at_any_moment_hand_everything_over_once(tmp_path: Path
     for n in range(16):
         write(tmp_path, n)
     for _ in range(6):
+        # Before the fork: two processes that make a spool at the same time take each other's files.
+        before = len(spooled(tmp_path))
         child = os.fork()
         if child == 0:
             try:
                 outbox(tmp_path).work()
             finally:
                 os._exit(0)
-        before = len(spooled(tmp_path))
         while len(list((tmp_path / "spool").glob("*.item"))) < min(before + 1, 16):
             time.sleep(0.001)
         time.sleep(float(rng.uniform(0.0, 0.03)))
