@@ -49,6 +49,8 @@ class Outcome:
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """[s] from a kill until the node did its work again."""
     not_recovered: list[str] = field(default_factory=list)
+    died: list[str] = field(default_factory=list)
+    """Nodes that died by themselves."""
     audit: Audit = field(default_factory=Audit)
     violations: list[str] = field(default_factory=list)
     states: int = 0
@@ -64,7 +66,12 @@ class Outcome:
         """Everything that must not be."""
         waiting = [] if self.drained else [f"{self.audit.waiting} items wait in the spool after the drain"]
         memory = [f"/dev/shm: {name} is left" for name in self.left_in_memory]
-        return [*self.audit.faults, *self.violations, *self.not_recovered, *waiting, *memory]
+        return [*self.audit.faults, *self.violations, *self.not_recovered, *self.died, *waiting, *memory]
+
+    def on_line(self, name: str, line: str) -> None:
+        """A line of the supervisor's log."""
+        if name == "softflow" and " died (" in line and "SIGKILL" not in line:
+            self.died.append(line)
 
 
 class Campaign:
@@ -189,7 +196,7 @@ def campaign(run: Path, kills: int, pause: float, seed: int, speed: str, seconds
     tap = Tap(context, {"": "/hand0"})
     try:
         _kill_and_watch(graph, tap, run, outcome, (kills, pause, seed, seconds))
-        outcome.drained = _drain(graph, tap, run, robot)
+        outcome.drained = _drain(graph, tap, run, outcome)
     finally:
         tap.close()
         rclpy.shutdown(context=context)
@@ -204,7 +211,7 @@ def _kill_and_watch(
     graph: GraphDescription, tap: Tap, run: Path, outcome: Outcome, plan: tuple[int, float, int, float]
 ) -> None:
     kills, pause, seed, seconds = plan
-    with Supervisor(graph, log=lambda *_: None, log_directory=run / "log", limits=PATIENT) as supervisor:
+    with Supervisor(graph, log=outcome.on_line, log_directory=run / "log", limits=PATIENT) as supervisor:
         work = Campaign(supervisor, tap, run / "robot", outcome, seed)
         if not until(work.working, START_LIMIT, work.watch):
             raise GraphFailedError(f"not every node works after {START_LIMIT:.0f} s; logs: {run / 'log'}")
@@ -216,11 +223,11 @@ def _kill_and_watch(
     outcome.left_in_memory = work.left_in_memory()
 
 
-def _drain(graph: GraphDescription, tap: Tap, run: Path, robot: Path) -> bool:
+def _drain(graph: GraphDescription, tap: Tap, run: Path, outcome: Outcome) -> bool:
     """Let recorder and learner alone hand over what waits; whether nothing does in the end."""
     tap.diagnostics.clear()
-    part = graph.only(("recorder", "learner"))
-    with Supervisor(part, log=lambda *_: None, log_directory=run / "log", limits=PATIENT):
+    part, robot = graph.only(("recorder", "learner")), run / "robot"
+    with Supervisor(part, log=outcome.on_line, log_directory=run / "log", limits=PATIENT):
         # A recorder looks for what was left undone before it says anything.
         there = until(lambda: "/hand0/recorder" in tap.diagnostics, DRAIN_LIMIT, tap.spin)
         empty = until(lambda: spool_items(robot) == 0, DRAIN_LIMIT, tap.spin)
@@ -245,7 +252,8 @@ def report(outcome: Outcome) -> str:
         f"foreign {len(a.foreign)}, faults of numbering {len(a.numbering)}",
         f"hand: {outcome.states} states, {outcome.held} held steps, largest step of a target "
         f"{100 * outcome.largest_step:.0f} % of the limit, violations {len(outcome.violations)}",
-        f"shared memory left behind: {len(outcome.left_in_memory)} segments",
+        f"shared memory left behind: {len(outcome.left_in_memory)} segments; nodes that died by themselves "
+        f"{len(outcome.died)}",
         *(f"FAULT {fault}" for fault in outcome.faults[:20]),
     ]
     return "\n".join(lines)
