@@ -14,12 +14,10 @@ from typing import Any
 
 import domain_coordinator
 import pytest
-import rclpy
-from rclpy.context import Context
 
 from softflow_bringup.bench import hosts
 from softflow_bringup.bench.ledger import Audit, audit
-from softflow_bringup.bench.node import Tap
+from softflow_bringup.bench.node import tapping
 from softflow_bringup.bench.partition import Robot, partition, stored_items, up
 from softflow_bringup.bench.system import (
     ONLINE,
@@ -66,11 +64,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     graph = impatient(load_graph("online_rl", arguments))
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
-        context = Context()
-        rclpy.init(context=context)
-        tap = Tap(context, {f"{name}.": f"/{name}" for name in ROBOTS})
         topics: set[str] = set()
-        try:
+        with tapping({f"{name}.": f"/{name}" for name in ROBOTS}) as tap:
             with Supervisor(graph, log_directory=run / "log") as supervisor:
                 while not supervisor.finished:
                     tap.spin(0.5)
@@ -86,9 +81,6 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
                 assert until(drained, PATIENCE, tap.spin)
                 tap.spin(2.5)
-        finally:
-            tap.close()
-            rclpy.shutdown(context=context)
     return {"run": run, "code": code, "topics": topics, "status": tap.status, "motion": tap.motion}
 
 

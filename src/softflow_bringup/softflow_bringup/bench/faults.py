@@ -13,13 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rclpy
-from rclpy.context import Context
 
 from softflow_bringup.bench.ledger import Audit, audit
-from softflow_bringup.bench.node import Tap
 from softflow_bringup.bench.system import (
     ONLINE,
     PATIENT,
@@ -35,8 +33,13 @@ from softflow_bringup.graph import GraphDescription, load_graph
 from softflow_bringup.shm import SHM, owned_names
 from softflow_bringup.supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from softflow_bringup.bench.node import Tap
+
 LOOK = 0.05
 """[s] between two looks at the processes; also the resolution of a recovery time."""
+SAY_EVERY = 20
+"""Kills between two lines of progress."""
 START_LIMIT, RECOVERY_LIMIT, DRAIN_LIMIT = 120.0, 90.0, 120.0
 """[s] of patience, after which a campaign has failed."""
 
@@ -177,6 +180,8 @@ def campaign(run: Path, kills: int, pause: float, seed: int, speed: str, seconds
     Raises:
         GraphFailedError: a node was given up, or the graph does not even begin.
     """
+    from softflow_bringup.bench.node import tapping
+
     outcome = Outcome()
     robot, learner = run / "robot", run / "learner"
     weights = prepare_learner(learner, seed)
@@ -191,15 +196,9 @@ def campaign(run: Path, kills: int, pause: float, seed: int, speed: str, seconds
     }
     graph = impatient(load_graph("online_rl", arguments))
     began = time.monotonic()
-    context = Context()
-    rclpy.init(context=context)
-    tap = Tap(context, {"": "/hand0"})
-    try:
+    with tapping({"": "/hand0"}) as tap:
         _kill_and_watch(graph, tap, run, outcome, (kills, pause, seed, seconds))
         outcome.drained = _drain(graph, tap, run, outcome)
-    finally:
-        tap.close()
-        rclpy.shutdown(context=context)
     outcome.audit = audit([robot], learner / "experience", message_definitions())
     motion = tap.motion[""]
     outcome.violations, outcome.states, outcome.held = motion.violations, motion.states, motion.held
@@ -219,6 +218,9 @@ def _kill_and_watch(
         while outcome.kills.total() < kills and time.monotonic() < end:
             work.watch(work.pause(pause))
             work.kill()
+            if outcome.kills.total() % SAY_EVERY == 0:
+                bags = closed_bags(run / "robot")
+                print(f"{outcome.kills.total()} of {kills} kills, {bags} closed bags", flush=True)
         work.finish()
     outcome.left_in_memory = work.left_in_memory()
 

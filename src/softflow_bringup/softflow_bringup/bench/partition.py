@@ -74,7 +74,7 @@ class Robot:
         self._output = run / "robot.log"
         self._diagnostics = run / "diagnostics.jsonl"
         self.graph = self._up("robot.log")
-        host.start([sys.executable, "-m", "softflow_bringup.bench.watch"], self._diagnostics)
+        host.start([sys.executable, "-m", "softflow_bringup.bench.node"], self._diagnostics)
 
     def _up(self, log: str, *options: str) -> Popen[bytes]:
         return up(self._host, "robot", self._arguments, self._run / log, *options)
