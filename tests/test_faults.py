@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+from time import sleep
+
 import domain_coordinator
 import pytest
 
 from softflow_bringup.bench.faults import Outcome, campaign, report
+from softflow_bringup.bench.system import PATIENT, impatient, until
+from softflow_bringup.episodes import BagWatch
+from softflow_bringup.graph import load_graph
+from softflow_bringup.supervisor import Supervisor
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 KILLS = 12
+
+EPISODES = 4
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +34,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 def test_every_killed_node_does_its_work_again(outcome: Outcome) -> None:
     assert outcome.kills.total() == KILLS and len(outcome.kills) >= 4
-    assert outcome.not_recovered == []
+    assert outcome.not_recovered == [] and outcome.died == []
 
 
 def test_what_was_acknowledged_is_stored_once_as_it_was_recorded(outcome: Outcome) -> None:
@@ -43,3 +54,27 @@ def test_the_hand_moves_as_it_may_and_holds_without_a_chunk(outcome: Outcome) ->
 
 def test_killed_nodes_leave_no_shared_memory(outcome: Outcome) -> None:
     assert outcome.left_in_memory == []
+
+
+def test_a_killed_episode_manager_goes_on_counting(tmp_path: Path) -> None:
+    """Every index comes once, however often the node that counts is killed; the graph ends by itself."""
+    watch = BagWatch(tmp_path / "bags")
+    arguments = {"speed": "max", "run": tmp_path, "episodes": EPISODES}
+    killed: list[int] = []
+    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        graph = impatient(load_graph("record_demos", arguments))
+        with Supervisor(graph, log_directory=tmp_path / "log", limits=PATIENT) as supervisor:
+            while not supervisor.finished:
+                if len(killed) < 2 and len(watch.summaries()) > len(killed):
+                    killed.append(supervisor.processes()["episode_manager"])
+                    os.kill(killed[-1], signal.SIGKILL)
+                    until(
+                        lambda: supervisor.processes().get("episode_manager", killed[-1]) != killed[-1], 60.0
+                    )
+                sleep(0.1)
+    assert supervisor.exit_code == 0 and len(set(killed)) == 2
+    # An episode that was complete when its manager died, but not counted yet, comes again under its index.
+    indices = [summary.index for summary in watch.summaries()]
+    assert sorted(set(indices)) == list(range(EPISODES))
+    assert len(indices) <= EPISODES + len(killed)

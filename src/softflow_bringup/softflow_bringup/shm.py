@@ -10,6 +10,9 @@ The rule for removing a file:
 3. for a port, whose name others may use again: no living process has it mapped. A process that still sends
    to a removed port would not be heard by the next owner of that name. A segment's name is random and never
    comes again, so a peer's mapping of it does not matter.
+A node that is killed right after it has made its segment was not seen with it. In the place of 1, for a segment, it
+therefore counts that it is this user's, that it appeared while a node of ours lived that was killed, and that nobody
+has it mapped. It may have been another dead process's then, to which it is of no use either.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -90,17 +94,42 @@ class SegmentLedger:
     def __init__(self, shm: Path = SHM) -> None:
         self._shm = shm
         self._names: set[str] = set()
+        self._lives: list[tuple[float, float]] = []
+        """[s] Unix time; of nodes that were killed."""
 
     def observe(self, pid: int) -> None:
         """Note what a living node owns now."""
         self._names |= owned_names(pid, shm=self._shm)
 
+    def killed(self, alive: float) -> None:
+        """Note that a node was killed just now, after so many seconds."""
+        now = time.time()
+        self._lives.append((now - alive, now))
+
+    def _unseen(self) -> set[str]:
+        """Segments that nobody uses and that a killed node may have made before it was seen with them."""
+        mapped = mapped_names(shm=self._shm)
+        found = set()
+        for path in self._shm.glob("fastrtps_*_el"):
+            match = _LOCK.match(path.name)
+            try:
+                about = path.stat()
+            except OSError:
+                continue
+            appeared = any(start <= about.st_mtime <= end for start, end in self._lives)
+            if match and appeared and about.st_uid == os.getuid() and "_port" not in path.name:
+                found.add(match.group(1))
+        return found - mapped
+
     def clean(self, *, ports: bool) -> set[str]:
         """Remove what belonged to dead nodes; returns the names.
 
-        Leave the ports while nodes may be started again: a new node takes over the port which its dead
-        predecessor left, and so do those that send to it.
+        With the ports, at the end, also goes what killed nodes were not seen with. Leave the ports while nodes may be
+        started again: a new node takes over the port which its dead predecessor left, and so do those that send to
+        it.
         """
+        if ports and self._lives:
+            self._names |= self._unseen()
         removed = remove_dead(self._names, ports=ports, shm=self._shm)
         self._names -= removed
         return removed

@@ -249,6 +249,8 @@ class Supervisor:
         slot.child = None
         if self._reaper is not None:
             self._reaper.note(f"-{child.pid}")
+        if code < 0:
+            self._ledger.killed(child.alive_seconds)
         self._ledger.clean(ports=False)
         if self.finished:
             slot.fate = Fate.FINISHED

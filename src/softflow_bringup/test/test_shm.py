@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_what_nobody_locks_goes_and_what_is_locked_stays(shm: Path) -> None:
     assert not list(shm.glob(f"*{dead}*"))
     assert len(list(shm.glob(f"*{living}*"))) == 3
     assert len(list(shm.glob(f"*{foreign}*"))) == 3
+
+
+def test_what_a_killed_node_was_not_seen_with_goes_at_the_end(shm: Path) -> None:
+    names = {
+        key: f"fastrtps_{digit * 16}"
+        for key, digit in zip(("before", "during", "living"), "abc", strict=True)
+    }
+    now = time.time()
+    for key, appeared in (("before", now - 60.0), ("during", now - 5.0), ("living", now - 5.0)):
+        os.utime(make_segment(shm, names[key]), (appeared, appeared))
+    os.utime(make_segment(shm, "fastrtps_port7005"), (now - 5.0, now - 5.0))
+    ledger = SegmentLedger(shm)
+    assert ledger.clean(ports=True) == set()
+    ledger.killed(alive=10.0)
+    assert ledger.clean(ports=False) == set()
+    with open(shm / f"{names['living']}_el", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert ledger.clean(ports=True) == {names["during"]}
 
 
 def test_ports_stay_until_the_end_and_a_locked_shared_port_stays(shm: Path) -> None:

@@ -167,4 +167,4 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     # The experience is not the checkpoint's: it is all there, and learned from.
     assert again.session.replay.size("online") == 15 + 16
     assert again.learn() > 0
-    assert np.isfinite(float(sum(t.double().sum() for t in again.session.agent.policy.parameters())))
+    assert np.isfinite(float(sum(t.detach().double().sum() for t in again.session.agent.policy.parameters())))

@@ -13,13 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rclpy
-from rclpy.context import Context
 
 from softflow_bringup.bench.ledger import Audit, audit
-from softflow_bringup.bench.node import Tap
 from softflow_bringup.bench.system import (
     ONLINE,
     PATIENT,
@@ -35,8 +33,13 @@ from softflow_bringup.graph import GraphDescription, load_graph
 from softflow_bringup.shm import SHM, owned_names
 from softflow_bringup.supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from softflow_bringup.bench.node import Tap
+
 LOOK = 0.05
 """[s] between two looks at the processes; also the resolution of a recovery time."""
+SAY_EVERY = 20
+"""Kills between two lines of progress."""
 START_LIMIT, RECOVERY_LIMIT, DRAIN_LIMIT = 120.0, 90.0, 120.0
 """[s] of patience, after which a campaign has failed."""
 
@@ -49,6 +52,8 @@ class Outcome:
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """[s] from a kill until the node did its work again."""
     not_recovered: list[str] = field(default_factory=list)
+    died: list[str] = field(default_factory=list)
+    """Nodes that died by themselves."""
     audit: Audit = field(default_factory=Audit)
     violations: list[str] = field(default_factory=list)
     states: int = 0
@@ -64,7 +69,12 @@ class Outcome:
         """Everything that must not be."""
         waiting = [] if self.drained else [f"{self.audit.waiting} items wait in the spool after the drain"]
         memory = [f"/dev/shm: {name} is left" for name in self.left_in_memory]
-        return [*self.audit.faults, *self.violations, *self.not_recovered, *waiting, *memory]
+        return [*self.audit.faults, *self.violations, *self.not_recovered, *self.died, *waiting, *memory]
+
+    def on_line(self, name: str, line: str) -> None:
+        """A line of the supervisor's log."""
+        if name == "softflow" and " died (" in line and "SIGKILL" not in line:
+            self.died.append(line)
 
 
 class Campaign:
@@ -170,6 +180,8 @@ def campaign(run: Path, kills: int, pause: float, seed: int, speed: str, seconds
     Raises:
         GraphFailedError: a node was given up, or the graph does not even begin.
     """
+    from softflow_bringup.bench.node import tapping
+
     outcome = Outcome()
     robot, learner = run / "robot", run / "learner"
     weights = prepare_learner(learner, seed)
@@ -184,15 +196,9 @@ def campaign(run: Path, kills: int, pause: float, seed: int, speed: str, seconds
     }
     graph = impatient(load_graph("online_rl", arguments))
     began = time.monotonic()
-    context = Context()
-    rclpy.init(context=context)
-    tap = Tap(context, {"": "/hand0"})
-    try:
+    with tapping({"": "/hand0"}) as tap:
         _kill_and_watch(graph, tap, run, outcome, (kills, pause, seed, seconds))
-        outcome.drained = _drain(graph, tap, run, robot)
-    finally:
-        tap.close()
-        rclpy.shutdown(context=context)
+        outcome.drained = _drain(graph, tap, run, outcome)
     outcome.audit = audit([robot], learner / "experience", message_definitions())
     motion = tap.motion[""]
     outcome.violations, outcome.states, outcome.held = motion.violations, motion.states, motion.held
@@ -204,7 +210,7 @@ def _kill_and_watch(
     graph: GraphDescription, tap: Tap, run: Path, outcome: Outcome, plan: tuple[int, float, int, float]
 ) -> None:
     kills, pause, seed, seconds = plan
-    with Supervisor(graph, log=lambda *_: None, log_directory=run / "log", limits=PATIENT) as supervisor:
+    with Supervisor(graph, log=outcome.on_line, log_directory=run / "log", limits=PATIENT) as supervisor:
         work = Campaign(supervisor, tap, run / "robot", outcome, seed)
         if not until(work.working, START_LIMIT, work.watch):
             raise GraphFailedError(f"not every node works after {START_LIMIT:.0f} s; logs: {run / 'log'}")
@@ -212,15 +218,18 @@ def _kill_and_watch(
         while outcome.kills.total() < kills and time.monotonic() < end:
             work.watch(work.pause(pause))
             work.kill()
+            if outcome.kills.total() % SAY_EVERY == 0:
+                bags = closed_bags(run / "robot")
+                print(f"{outcome.kills.total()} of {kills} kills, {bags} closed bags", flush=True)
         work.finish()
     outcome.left_in_memory = work.left_in_memory()
 
 
-def _drain(graph: GraphDescription, tap: Tap, run: Path, robot: Path) -> bool:
+def _drain(graph: GraphDescription, tap: Tap, run: Path, outcome: Outcome) -> bool:
     """Let recorder and learner alone hand over what waits; whether nothing does in the end."""
     tap.diagnostics.clear()
-    part = graph.only(("recorder", "learner"))
-    with Supervisor(part, log=lambda *_: None, log_directory=run / "log", limits=PATIENT):
+    part, robot = graph.only(("recorder", "learner")), run / "robot"
+    with Supervisor(part, log=outcome.on_line, log_directory=run / "log", limits=PATIENT):
         # A recorder looks for what was left undone before it says anything.
         there = until(lambda: "/hand0/recorder" in tap.diagnostics, DRAIN_LIMIT, tap.spin)
         empty = until(lambda: spool_items(robot) == 0, DRAIN_LIMIT, tap.spin)
@@ -245,7 +254,8 @@ def report(outcome: Outcome) -> str:
         f"foreign {len(a.foreign)}, faults of numbering {len(a.numbering)}",
         f"hand: {outcome.states} states, {outcome.held} held steps, largest step of a target "
         f"{100 * outcome.largest_step:.0f} % of the limit, violations {len(outcome.violations)}",
-        f"shared memory left behind: {len(outcome.left_in_memory)} segments",
+        f"shared memory left behind: {len(outcome.left_in_memory)} segments; nodes that died by themselves "
+        f"{len(outcome.died)}",
         *(f"FAULT {fault}" for fault in outcome.faults[:20]),
     ]
     return "\n".join(lines)

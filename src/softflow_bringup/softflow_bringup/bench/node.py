@@ -1,17 +1,27 @@
-"""The probes of the benchmarks: they publish, listen, and note times."""
+"""The probes of the benchmarks: they publish, listen, and note times.
+
+Run as a module it prints the diagnostics of all nodes as a line of JSON a second: where the nodes are, on another host
+say.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from softflow_msgs.msg import (
     ActionChunk,
     EpisodeEvent,
@@ -25,6 +35,7 @@ from softflow_msgs.msg import (
 from softflow_bringup.bench.motion import Limits, MotionCheck
 from softflow_node.messages import floats32
 from softflow_node.node import latched, reliable, stream
+from softflow_node.signals import StopFlag
 from softflow_tasks.task import StateVector, Task
 
 
@@ -121,7 +132,7 @@ class DiagnosticsProbe:
 class Tap:
     """Listens to robots and learner: when each node last did its work, and whether the hands move as they may."""
 
-    def __init__(self, context: Context, namespaces: dict[str, str]) -> None:
+    def __init__(self, context: Context, namespaces: Mapping[str, str]) -> None:
         """`namespaces`: what comes before a node's name in its label -> the robot's namespace."""
         self._node = Node("tap", context=context)
         self._executor = EventsExecutor(context=context)
@@ -194,3 +205,35 @@ class Tap:
         """Free the node."""
         self._executor.shutdown()
         self._node.destroy_node()
+
+
+@contextmanager
+def tapping(namespaces: Mapping[str, str]) -> Iterator[Tap]:
+    """A `Tap` with a context of its own."""
+    context = Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    tap = Tap(context, namespaces)
+    try:
+        yield tap
+    finally:
+        tap.close()
+        rclpy.shutdown(context=context)
+
+
+def print_diagnostics() -> int:
+    """Print until a signal comes."""
+    stop = StopFlag.install()
+    context = Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    probe = DiagnosticsProbe(context)
+    while not stop.is_set():
+        probe.spin(1.0)
+        print(json.dumps({"time": time.monotonic(), "nodes": probe.values}), flush=True)
+        probe.values.clear()
+    probe.close()
+    rclpy.shutdown(context=context)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(print_diagnostics())

@@ -59,6 +59,8 @@ class Outcome:
     phases: list[Phase] = field(default_factory=list)
     most_waiting: int = 0
     """Items in the spool at the end of the bad link."""
+    back: float = float("nan")
+    """[s] from the end of the bad link until the learner stored an item again; NaN = never."""
     drain: float = float("nan")
     """[s] until the spool was empty; NaN = never."""
     audit: Audit = field(default_factory=Audit)
@@ -72,7 +74,7 @@ class Robot:
         self._output = run / "robot.log"
         self._diagnostics = run / "diagnostics.jsonl"
         self.graph = self._up("robot.log")
-        host.start([sys.executable, "-m", "softflow_bringup.bench.watch"], self._diagnostics)
+        host.start([sys.executable, "-m", "softflow_bringup.bench.node"], self._diagnostics)
 
     def _up(self, log: str, *options: str) -> Popen[bytes]:
         return up(self._host, "robot", self._arguments, self._run / log, *options)
@@ -167,10 +169,19 @@ def partition(run: Path, seconds: float, seed: int = 0, speed: str = "1") -> Out
         ):
             outcome.most_waiting = max(outcome.most_waiting, spool_items(robot.directory))
             frames = network.impair(loss, delay)
+            if name == "after":
+                outcome.back = _time_until_more(run / "learner")
             outcome.phases.append(_measure(name, robot, run / "learner", network, frames, seconds))
         outcome.drain = robot.finish()
     outcome.audit = audit([run / "robot"], run / "learner" / "experience", message_definitions())
     return outcome
+
+
+def _time_until_more(learner: Path) -> float:
+    """[s] until one more item is stored; NaN where none is in time."""
+    began, stored = time.monotonic(), stored_items(learner)
+    came = until(lambda: stored_items(learner) > stored, DRAIN_LIMIT)
+    return time.monotonic() - began if came else float("nan")
 
 
 def _measure(
@@ -205,6 +216,7 @@ def report(outcome: Outcome) -> str:
         lines.append(f"{p.name:<22}{late}{p.steps:>8}{p.bags:>6}{p.stored:>8}{lost:>16}")
     a = outcome.audit
     lines += [
+        f"first item stored {outcome.back:.1f} s after the link was well again",
         f"most items in the spool {outcome.most_waiting}; the last ones were handed over in {outcome.drain:.1f} s, "
         f"{a.waiting} wait",
         f"episodes in closed bags {a.episodes}, stored items {a.items}, transitions {a.transitions}",
