@@ -81,7 +81,7 @@ def values(batch: Batch) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("capacity", [5000, 200])
 def test_the_same_windows_are_drawn_whatever_rows_they_lie_in(capacity: int) -> None:
-    """The rule: `choice` among complete windows in the order of completion; by age what was there when some had to go."""
+    """The rule: `choice` among complete windows in the order of completion; by age what was there when some went."""
     feeder, replay, drawn = Feeder(1), Replay(S, A, H, GAMMA, capacity=capacity), 0
     order: list[bytes] = []
     seen: set[bytes] = set()

@@ -10,12 +10,13 @@ from contextlib import nullcontext
 from softflow_bringup.domain import private_domain
 
 BENCHMARKS = {
+    "experience": "softflow_bringup.bench.experience",
     "latency": "softflow_bringup.bench.latency",
     "learner": "softflow_experiments.learner_speed",
     "method": "softflow_experiments.method",
     "ogbench": "softflow_experiments.ogbench.command",
 }
-WITHOUT_ROS = {"learner", "method", "ogbench"}
+WITHOUT_ROS = {"experience", "learner", "method", "ogbench"}
 
 
 def main(argv: Sequence[str]) -> int:
