@@ -16,7 +16,9 @@ from softflow_learner.journal import Journal, Pushed
 from softflow_learner.messages import add_payload
 from softflow_learner.replay import Replay
 from softflow_recorder.bag import BagWriter, read_episode
+from softflow_recorder.labelling import label_bag
 from softflow_recorder.messages import to_payloads
+from softflow_recorder.repair import repair
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "softflow_recorder" / "test"))
 
@@ -83,6 +85,46 @@ def test_rebuilt_from_bags_equals_what_was_streamed(
     assert_same_episodes(streamed, rebuilt)
     assert [int(e, 16) for e in rebuilt.episodes()] == [0, 2, 4, 6, 1, 3, 5, 7], "by robot, then by bag"
     assert direct.episodes()[:4] == rebuilt.episodes()[:4] and direct.size() == rebuilt.size() + 12
+
+
+def test_rewards_that_were_labelled_later_are_the_same_in_both(
+    two_robots: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    streamed, bag = replay(), two_robots["/hand0"][2]
+    for path in two_robots["/hand0"]:
+        for payload in to_payloads("/hand0", read_episode(path)):
+            add_payload(streamed, payload, HASH)
+    labels = [label_bag(bag, 2, values, "human", 1.0) for values in ([5.0, 6.0, 7.0], [8.0])]
+    changed = [
+        streamed.relabel(f"{4:08x}", n.start, np.array(n.values), n.revision) for n in reversed(labels)
+    ]
+    assert changed == [1, 2], "the older one came last: the newer one's step keeps its reward"
+    assert main(["rebuild", "--run", str(tmp_path / "run"), "--bags", str(tmp_path / "hand0")]) == 0
+    rebuilt = replay()
+    for payload in Journal(tmp_path / "run" / "experience").payloads():
+        add_payload(rebuilt, payload, HASH)
+    assert_same_episodes(streamed, rebuilt)
+    assert rebuilt.episode(f"{4:08x}").rewards[2:5].tolist() == [8.0, 6.0, 7.0]
+
+
+def test_the_beginning_of_a_recovered_episode_counts(tmp_path: Path) -> None:
+    """Its recorder was killed: no end, no metadata."""
+    toy = Toy.make(seed=3, steps=20, episode_id="a", mode="train")
+    writer = BagWriter(tmp_path / "b" / "1", TYPESTORE, {"robot": "/hand0", "episode_id": "a"})
+    for stamp, (topic, message) in enumerate(toy.messages()[:-1], start=1):
+        if topic != "observation" or message.step < 15:
+            kind = f"softflow_msgs/msg/{type(message).__name__}"
+            writer.write(f"/hand0/{topic}", kind, stamp * 1_000_000, bytes(serialize_message(message)))
+    writer.flush()
+    writer.abandon()
+    repair(tmp_path / "b" / "1")
+    direct, rebuilt = replay(), replay()
+    assert load_bags(direct, tmp_path / "b", HASH) == (1, [])
+    assert main(["rebuild", "--run", str(tmp_path / "run"), "--bags", str(tmp_path / "b")]) == 0
+    for payload in Journal(tmp_path / "run" / "experience").payloads():
+        add_payload(rebuilt, payload, HASH)
+    assert_same_episodes(direct, rebuilt)
+    assert direct.size() == 14 and np.array_equal(direct.episode("a").states, toy.states[:14])
 
 
 def test_experience_that_is_there_is_not_touched(
