@@ -1,4 +1,4 @@
-"""`softflow train STAGE`: the stages that learn from bags, without a robot."""
+"""`softflow train STAGE`: the stages that learn from bags, without a robot; `rebuild`: experience from bags."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import torch
 
 from softflow_learner import stages
 from softflow_learner.agent import Scalars, TrainingDivergedError
+from softflow_learner.bags import rebuild_journal, replace, require_empty
 from softflow_learner.checkpoint import CheckpointError
+from softflow_learner.journal import Journal
+from softflow_learner.replay import Replay
 from softflow_learner.session import Session, parse_settings
 from softflow_node.parameters import ParameterError
 from softflow_node.signals import StopFlag
 from softflow_tasks import make_task, task_ids
 
+REBUILD = "rebuild"
 PRINT_EVERY = 2.0
 """[s] between two lines of progress."""
 
@@ -27,14 +31,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     torch.set_num_threads(options.threads)
     try:
-        return train(options)
+        return rebuild(options) if options.stage == REBUILD else train(options)
     except (ParameterError, CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
         print(f"softflow train: {error}", file=sys.stderr)
         return 2
 
 
+def rebuild(options: argparse.Namespace) -> int:
+    """The experience of a run from the robots' bags; then read back as a learner does, and counted."""
+    from softflow_learner.messages import add_payload
+    from softflow_recorder.messages import to_payloads
+
+    if not options.bags:
+        raise ValueError("bags: must be given")
+    task, experience = make_task(options.task), options.run / "experience"
+    require_empty(experience)
+    new = experience.with_name("experience.rebuilding")
+    found = rebuild_journal(new, options.bags, task.layout.hash, to_payloads)
+    for line in found.refused:
+        print(f"refused: {line}", file=sys.stderr)
+    replay = Replay(task.layout.size, task.action_dim, 1, 1.0, capacity=max(1, found.steps))
+    steps = sum(add_payload(replay, payload, task.layout.hash) for payload in Journal(new).payloads())
+    episodes = sum(found.episodes.values())
+    if (steps, len(replay.episodes())) != (found.steps, episodes):
+        raise ValueError(
+            f"{new} has {len(replay.episodes())} episodes of {steps} steps, the bags have {episodes} "
+            f"of {found.steps}"
+        )
+    replace(experience, new)
+    for robot, count in found.episodes.items():
+        print(f"{robot}: {count} episodes")
+    print(
+        f"{experience}: {episodes} episodes, {steps} steps ({replay.size('offline')} offline, "
+        f"{replay.size('online')} online), {found.items} items; {found.others} bags not for training, "
+        f"{len(found.refused)} refused"
+    )
+    return 0
+
+
 def train(options: argparse.Namespace) -> int:
     """Run one stage in a run directory."""
+    if not options.demos:
+        raise ValueError("demos: must be given")
     task = make_task(options.task)
     stop = StopFlag.install()
     session = Session(options.run, task, options.seed, parse_settings(options.set))
@@ -85,9 +123,12 @@ class _Printer:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="softflow train", description="Train a policy from bags.")
-    parser.add_argument("stage", choices=("imitation", "warmup", "offline"))
+    parser.add_argument("stage", choices=("imitation", "warmup", "offline", REBUILD))
     parser.add_argument("--run", type=Path, required=True, help="run directory, made if absent")
-    parser.add_argument("--demos", type=Path, required=True, help="directory of demonstration bags")
+    parser.add_argument("--demos", type=Path, help="directory of demonstration bags")
+    parser.add_argument(
+        "--bags", type=Path, nargs="+", default=[], help="directories of the robots' bags, for rebuild"
+    )
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")

@@ -104,6 +104,8 @@ class Config(Validated):
     chunk_end: str = bounded("hold", choices=CHUNK_ENDS)
     # 14 h at 20 Hz; 0.4 GB with a state of 34 numbers.
     replay_capacity: int = bounded(1_000_000, low=100, high=10**9, unit="steps")
+    # States and actions in a file of the run directory that goes with the process, for more than memory holds.
+    replay_on_disk: bool = bounded(False)
     # Every so manieth demonstration is kept from training for the gate; 0 = none.
     holdout_every: int = bounded(10, low=0, high=10**6, unit="episodes")
 

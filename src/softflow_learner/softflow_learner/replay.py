@@ -6,7 +6,9 @@ A step knows the place of the step after it, so segments of several robots' epis
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softflow_learner.config import CHUNK_ENDS
+from softflow_learner.images import Gallery
 from softflow_learner.segments import EpisodeBook, OpenEpisode, Segment
 from softflow_learner.storage import HELD_OUT, OFFLINE, ONLINE, PARTITIONS, Storage
 
@@ -41,14 +44,58 @@ class Batch:
     imitable: Tensor
     """The chunk may be learned by likelihood, (B,) bool: one hand applied it (the policy's, the teacher's or a
     human's), and it does not run past the episode's end where the replay was told to drop those."""
+    images: dict[str, Tensor] | None = None
+    """Camera -> RGB image of s_t, (B, H, W, 3) uint8; None in a replay without cameras."""
+    next_images: dict[str, Tensor] | None = None
+    """The same of s_{t+m}."""
 
     def __len__(self) -> int:
         return len(self.states)
 
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """Some of the windows."""
+        return Batch(
+            **{f.name: _each(lambda t: t[rows], getattr(self, f.name)) for f in dataclasses.fields(self)}
+        )
+
     @staticmethod
     def cat(first: Batch, second: Batch) -> Batch:
         names = [f.name for f in dataclasses.fields(Batch)]
-        return Batch(**{n: torch.cat([getattr(first, n), getattr(second, n)]) for n in names})
+        return Batch(
+            **{n: _each(lambda a, b: torch.cat([a, b]), getattr(first, n), getattr(second, n)) for n in names}
+        )
+
+
+def _each(function: Callable[..., Tensor], *values: Any) -> Any:
+    """The function of tensors, of dicts of tensors camera by camera, of None = None."""
+    if values[0] is None:
+        return None
+    if isinstance(values[0], dict):
+        return {name: function(*(v[name] for v in values)) for name in values[0]}
+    return function(*values)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The steps of one episode that are kept, the last n of those received."""
+
+    start_step: int
+    """Steps before them, forgotten."""
+    states: NDArray[np.float32]
+    """(n, S)."""
+    next_states: NDArray[np.float32]
+    """(n, S)."""
+    actions: NDArray[np.float32]
+    """(n, A)."""
+    rewards: NDArray[np.float32]
+    """(n,)."""
+    interventions: NDArray[np.bool_]
+    """(n,)."""
+    terminated: NDArray[np.bool_]
+    """(n,)."""
+    partition: str
+    images: dict[str, list[bytes]]
+    """camera -> n+1 compressed images."""
 
 
 class Replay:
@@ -65,14 +112,18 @@ class Replay:
         capacity: int = 1_000_000,
         holdout_every: int = 0,
         chunk_end: str = "hold",
+        directory: Path | None = None,
+        cameras: Sequence[str] = (),
     ) -> None:
         """`horizon` h [steps], `gamma` [1/step], `capacity` [steps]: beyond it the oldest online episodes go.
 
         A batch holds the first `actions` of a window, default all h (1 for a critic of single actions).
         Every `holdout_every`-th demonstration goes to the held-out partition, 0 = none. `chunk_end`: windows that
         run past the episode's end are "hold", padded by the last action, or "drop", not to be imitated.
+        `directory` for the large arrays and the images, which are gone with the process; default: in memory.
+        `cameras` whose images every segment must have, and batches hold; others' are passed over.
 
-        Raises ValueError for another `chunk_end`.
+        Raises ValueError for another `chunk_end` or a capacity that no memory holds, OSError without room on the disk.
         """
         if chunk_end not in CHUNK_ENDS:
             raise ValueError(f"chunk_end is {chunk_end!r}, allowed: {', '.join(CHUNK_ENDS)}")
@@ -80,7 +131,8 @@ class Replay:
         self.horizon, self.gamma, self.holdout_every = horizon, gamma, holdout_every
         self._actions = horizon if actions is None else actions
         self._weights = gamma ** np.arange(horizon + 1, dtype=np.float64)
-        self._storage = Storage(state_dim, action_dim, capacity)
+        self._storage = Storage(state_dim, action_dim, capacity, directory=directory, cameras=len(cameras))
+        self._gallery = Gallery(cameras, directory)
         self._book = EpisodeBook()
         self._demonstrations = 0
         self.online_steps = 0
@@ -101,6 +153,7 @@ class Replay:
         final: bool | None = None,
         start_step: int | None = None,
         interventions: NDArray[Any] | None = None,
+        images: Mapping[str, Sequence[bytes]] | None = None,
     ) -> int:
         """Append n consecutive transitions of an episode; returns n.
 
@@ -116,10 +169,12 @@ class Replay:
             start_step: of the segment within the episode, checked if given.
             interventions: (n,) bool, steps whose action a human applied; default: none. A window made of such steps
                 is a demonstration; one that mixes them with others trains the critic only.
+            images: camera -> n+1 compressed images, the first one that of the previous segment's last state.
 
         Raises:
             SegmentError: wrong shape, type or number, out of order, of a finished episode. Nothing is stored then.
             ReplayFullError: no room, and no online steps to forget.
+            OSError: no room on the disk for the images. Nothing is stored then.
         """
         ends = bool(terminated or truncated) if final is None else bool(final)
         segment = Segment.checked(
@@ -132,18 +187,30 @@ class Replay:
             interventions=interventions,
         )
         episode = self._book.match(episode_id, segment, start_step)
-        moved = self._storage.make_room(segment.steps, self._book.heads())
-        if moved is not None:
-            self._book.relocate(moved)
-        self._append(episode, segment, ONLINE if source == ONLINE_SOURCE else OFFLINE)
-        self._book.update(episode_id, episode, segment.final)
+        self._gallery.check(images, segment.steps + 1)
+        self._make_room(segment.steps)
+        positions = self._gallery.append(images or {}, episode.last_images) if self._gallery.cameras else None
+        places = self._append(episode, segment, ONLINE if source == ONLINE_SOURCE else OFFLINE, positions)
+        self._book.update(episode_id, episode, places, segment.final)
         return segment.steps
 
-    def _append(self, episode: OpenEpisode, segment: Segment, partition: int) -> None:
+    def _make_room(self, steps: int) -> None:
+        store = self._storage
+        if store.count + steps <= store.capacity:
+            return
+        gone = store.make_room(steps, self._book.heads())
+        self._book.forget(store.episode[gone])
+        self._gallery.forget(store.images[gone], store.next_images[gone])
+
+    def _append(
+        self, episode: OpenEpisode, segment: Segment, partition: int, images: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:
         if episode.steps == 0 and partition == OFFLINE:
             self._demonstrations += 1
             episode.held_out = self.holdout_every > 0 and self._demonstrations % self.holdout_every == 0
-        places = self._storage.append(segment, HELD_OUT if episode.held_out else partition, episode.last)
+        where = HELD_OUT if episode.held_out else partition
+        places = self._storage.append(segment, where, episode.last, episode.number, images)
+        episode.last_images = None if images is None else images[-1]
         episode.steps += segment.steps
         episode.last = int(places[-1]) if segment.steps else episode.last
         episode.last_state = segment.states[-1]
@@ -153,14 +220,66 @@ class Replay:
         self._storage.release(pending[:complete], self.horizon)
         episode.pending = pending[complete:]
         self.online_steps += segment.steps if partition == ONLINE else 0
+        return places
+
+    def relabel(self, episode_id: str, start_step: int, values: NDArray[Any], revision: int) -> int:
+        """Later knowledge of an episode's rewards; returns the steps changed.
+
+        Args:
+            episode_id: of an episode that was received, open or ended.
+            start_step: of the first value within it.
+            values: new rewards, (n,).
+            revision: a step takes it over only from a lower one; segments come with 0.
+
+        Raises:
+            ValueError: an unknown episode, steps that were not received, a reward that is not finite. Nothing
+                changes then. Steps forgotten meanwhile are passed over.
+        """
+        kept, rewards = self._book.kept(episode_id), np.asarray(values, np.float64)
+        places = kept.places()
+        steps, end = kept.forgotten + len(places), start_step + len(rewards)
+        if start_step < 0 or end > steps:
+            raise ValueError(
+                f"start_step is {start_step} with {len(rewards)} values, must lie within the {steps} steps of "
+                f"episode {episode_id!r}"
+            )
+        if not np.isfinite(rewards).all():
+            bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
+            raise ValueError(f"values[{bad}] is {rewards[bad]}, must be finite")
+        first = max(start_step, kept.forgotten)
+        rows = places[first - kept.forgotten : max(0, end - kept.forgotten)]
+        return self._storage.relabel(rows, rewards[first - start_step :], revision)
 
     # -- Reading
 
     def size(self, partition: str | None = None) -> int:
         """Stored steps, of one partition ("offline", "online", "held_out") or of all."""
-        return (
-            self._storage.count if partition is None else len(self._storage.of(PARTITIONS.index(partition)))
+        return self._storage.count if partition is None else self._storage.stored(PARTITIONS.index(partition))
+
+    def episodes(self) -> list[str]:
+        """Ids of all episodes received, in the order of their beginnings."""
+        return self._book.episodes()
+
+    def episode(self, episode_id: str) -> Stored:
+        """What is kept of an episode. Raises ValueError for an unknown one."""
+        kept, store = self._book.kept(episode_id), self._storage
+        rows = kept.places()
+        return Stored(
+            kept.forgotten,
+            store.states[rows],
+            store.next_states[rows],
+            store.actions[rows],
+            store.rewards[rows],
+            store.interventions[rows],
+            store.terminated[rows],
+            PARTITIONS[store.partition[rows[0]]] if len(rows) else "",
+            self._gallery.read(np.concatenate([store.images[rows], store.next_images[rows[-1:]]])),
         )
+
+    @property
+    def image_bytes(self) -> int:
+        """[bytes] of compressed images kept."""
+        return self._gallery.size
 
     def sampleable(self, partition: str) -> int:
         """Windows to draw with a partition; "offline" has the takeovers of online episodes too."""
@@ -199,7 +318,14 @@ class Replay:
             torch.from_numpy(store.next_states[last]),
             torch.from_numpy(steps),
             torch.from_numpy(self._imitable(places[:, : self._actions], inside[:, self._actions - 1])),
+            self._decoded(store.images[starts]),
+            self._decoded(store.next_images[last]),
         )
+
+    def _decoded(self, positions: NDArray[np.int64]) -> dict[str, Tensor] | None:
+        if not self._gallery.cameras:
+            return None
+        return {name: torch.from_numpy(images) for name, images in self._gallery.decode(positions).items()}
 
     def _imitable(self, places: NDArray[np.int64], whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """`Batch.imitable` of chunks at `places` (B, h); `whole` (B,): they end inside their episode."""

@@ -1,4 +1,4 @@
-"""Segments of episodes: checking them, and keeping account of the episodes that are still open."""
+"""Segments of episodes: checking them, and keeping account of episodes."""
 
 from __future__ import annotations
 
@@ -97,21 +97,43 @@ def _check_flags(name: str, array: NDArray[Any], length: int) -> None:
 class OpenEpisode:
     """An episode that has not ended yet."""
 
+    number: int = -1
+    """In the order of their beginnings."""
     held_out: bool = False
     steps: int = 0
     last: int = NO_PLACE
     """Place of its newest step in the storage."""
     last_state: NDArray[np.float32] | None = None
+    last_images: NDArray[np.int64] | None = None
+    """Where the images of `last_state` are, one a camera."""
     pending: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Places of the newest steps, whose windows are not complete yet."""
 
 
+@dataclass
+class Kept:
+    """Where the steps of an episode are, open or ended."""
+
+    parts: list[NDArray[np.int64]] = field(default_factory=list)
+    """Places of those that are stored, in order."""
+    forgotten: int = 0
+    """Steps before them."""
+
+    def places(self) -> NDArray[np.int64]:
+        """(n,), in order."""
+        if len(self.parts) != 1:
+            self.parts = [np.concatenate(self.parts) if self.parts else np.empty(0, np.int64)]
+        return self.parts[0]
+
+
 class EpisodeBook:
-    """Which episodes are open, and where each one's head is."""
+    """Which episodes are open, where each one's head is, and which places belong to an episode."""
 
     def __init__(self) -> None:
         self._open: dict[str, OpenEpisode] = {}
         self._ended: set[str] = set()
+        self._kept: list[Kept] = []
+        self._numbers: dict[str, int] = {}
 
     def match(self, episode_id: str, segment: Segment, start_step: int | None) -> OpenEpisode:
         """The episode that the segment continues, or a new one. Changes nothing.
@@ -121,7 +143,7 @@ class EpisodeBook:
         """
         if episode_id in self._ended:
             raise SegmentError(f"episode_id {episode_id!r} has ended, must be a new or an open one")
-        episode = self._open.get(episode_id) or OpenEpisode()
+        episode = self._open.get(episode_id) or OpenEpisode(number=len(self._kept))
         if start_step is not None and start_step != episode.steps:
             raise SegmentError(
                 f"start_step is {start_step}, must be {episode.steps} in episode {episode_id!r}"
@@ -130,13 +152,29 @@ class EpisodeBook:
             raise SegmentError(f"states[0] must equal the last state before it in episode {episode_id!r}")
         return episode
 
-    def update(self, episode_id: str, episode: OpenEpisode, final: bool) -> None:
-        """Keep the episode, or close it."""
+    def update(self, episode_id: str, episode: OpenEpisode, places: NDArray[np.int64], final: bool) -> None:
+        """Keep the episode with its new steps, or close it."""
+        if episode.number == len(self._kept):
+            self._kept.append(Kept())
+            self._numbers[episode_id] = episode.number
+        self._kept[episode.number].parts.append(places)
         if final:
             self._open.pop(episode_id, None)
             self._ended.add(episode_id)
         else:
             self._open[episode_id] = episode
+
+    def episodes(self) -> list[str]:
+        """All that ever began, in this order."""
+        return list(self._numbers)
+
+    def kept(self, episode_id: str) -> Kept:
+        """Where an episode's steps are. Raises ValueError for an unknown one."""
+        if episode_id not in self._numbers:
+            raise ValueError(
+                f"episode_id is {episode_id!r}, must be one of the {len(self._numbers)} received"
+            )
+        return self._kept[self._numbers[episode_id]]
 
     def heads(self) -> NDArray[np.int64]:
         """Places that the open episodes still refer to."""
@@ -144,8 +182,9 @@ class EpisodeBook:
         places += [np.array([e.last], np.int64) for e in self._open.values()]
         return np.unique(np.concatenate(places)) if places else np.empty(0, np.int64)
 
-    def relocate(self, new_place: NDArray[np.int64]) -> None:
-        """After the storage has moved its steps; `new_place` is indexed by the old one."""
-        for episode in self._open.values():
-            episode.last = int(new_place[episode.last])
-            episode.pending = new_place[episode.pending]
+    def forget(self, numbers: NDArray[np.int32]) -> None:
+        """One step of each of these episodes is gone, the oldest, as often as its number comes."""
+        for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
+            kept = self._kept[number]
+            kept.parts = [kept.places()[count:]]
+            kept.forgotten += int(count)

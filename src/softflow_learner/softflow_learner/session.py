@@ -62,8 +62,8 @@ def new_agent(task: Task, settings: Mapping[str, Any]) -> Agent:
     return Agent(from_mapping(PolicySpec, shape, "settings"), from_mapping(Config, rest, "settings"))
 
 
-def new_replay(agent: Agent) -> Replay:
-    """An empty one that fits the agent."""
+def new_replay(agent: Agent, directory: Path | None = None) -> Replay:
+    """An empty one that fits the agent; `directory` for its file, where its settings want one."""
     spec, config = agent.spec, agent.config
     return Replay(
         spec.state_dim,
@@ -74,6 +74,7 @@ def new_replay(agent: Agent) -> Replay:
         capacity=config.replay_capacity,
         holdout_every=config.holdout_every,
         chunk_end=config.chunk_end,
+        directory=directory if config.replay_on_disk else None,
     )
 
 
@@ -126,7 +127,7 @@ class Session:
             change_settings(self.agent, settings or {})
         else:
             self.agent = new_agent(task, {"seed": seed, **(settings or {})})
-        self.replay = new_replay(self.agent)
+        self.replay = new_replay(self.agent, run / "replay")
         self.shelf = Shelf(run / "weights")
         self.version = max(self.shelf.newest, int(self.extra.get("policy_version", 0)))
         self._trained_from = self.version

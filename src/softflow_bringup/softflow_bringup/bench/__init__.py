@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from softflow_bringup.domain import private_domain
 
 BENCHMARKS = {
+    "experience": "softflow_bringup.bench.experience",
     "faults": "softflow_bringup.bench.faults",
     "latency": "softflow_bringup.bench.latency",
     "learner": "softflow_experiments.learner_speed",
@@ -17,7 +18,7 @@ BENCHMARKS = {
     "partition": "softflow_bringup.bench.partition",
     "ogbench": "softflow_experiments.ogbench.command",
 }
-WITHOUT_ROS = {"learner", "method", "ogbench"}
+WITHOUT_ROS = {"experience", "learner", "method", "ogbench"}
 
 
 def main(argv: Sequence[str]) -> int:
