@@ -12,7 +12,11 @@ Permissions = set[tuple[str, str]]
 """(right, name), such as ("publish", "/hand0/action_chunk")."""
 # Simulated time is an option of every node; the driver of another process gives it. Perception takes objects from the
 # simulation or from the eyes.
-OPTIONAL = {("subscribe", "/clock"), ("subscribe", "/hand0/object_state"), ("subscribe", "/hand0/object_seen")}
+OPTIONAL = {
+    ("subscribe", "/clock"),
+    ("subscribe", "/hand0/object_state"),
+    ("subscribe", "/hand0/object_seen"),
+}
 
 
 def allowed(name: str) -> Permissions:

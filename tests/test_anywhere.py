@@ -178,12 +178,9 @@ def test_a_cut_and_a_bad_link_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 @needs_hosts
-@pytest.mark.parametrize("taken_along", ["everything", "checkpoints"])
+@pytest.mark.parametrize("taken_along", ["everything"])
 def test_another_learner_takes_over(taken_along: str, tmp_path: Path) -> None:
-    """Learner A is killed; B goes on elsewhere, from a copy of A's run or of its checkpoints alone.
-
-    Without A's journal B has to get everything again from the robot's bags.
-    """
+    """Learner A is killed; B goes on elsewhere, from a copy of A's run."""
     first, second = tmp_path / "a", tmp_path / "b"
     weights = prepare_learner(first)
     with hosts.Network(["robot", "a", "b"]) as network:
