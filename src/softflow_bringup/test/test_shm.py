@@ -196,4 +196,4 @@ def test_segments_of_a_killed_node_go_and_those_of_a_living_one_stay(talkers: li
     for talker in talkers:
         talker.end()
     ledger.clean(ports=True)
-    assert not any(path.exists() for path in every_file)
+    assert [path.name for path in every_file if path.exists()] == []
