@@ -101,8 +101,9 @@ class _Index:
 
     def __init__(self) -> None:
         self.newest: dict[tuple[str, str], int] = {}
-        self._steps: dict[str, int] = {}
-        self._labels: set[tuple[str, int]] = set()
+        self._steps: dict[tuple[str, str], int] = {}
+        """(robot, episode) -> steps from the first on"""
+        self._labels: set[tuple[str, str, int]] = set()
 
     def take(self, header: _Header) -> None:
         key = header.robot, header.boot
@@ -110,18 +111,20 @@ class _Index:
             self.newest[key] = header.seq
         if header.about is None or header.repeated:
             return
-        episode, start, stop = header.about
+        name, start, stop = header.about
+        episode = header.robot, name
         if header.kind == LABEL:
-            self._labels.add((episode, start))
+            self._labels.add((*episode, start))
         elif start <= self._steps.get(episode, 0):  # a gap is no part of what is there
             self._steps[episode] = max(stop, self._steps.get(episode, 0))
 
     def holds(self, item: Pushed) -> bool:
         if item.about is None:
             return False
-        episode, start, stop = item.about
+        name, start, stop = item.about
+        episode = item.robot, name
         if item.kind == LABEL:
-            return (episode, start) in self._labels
+            return (*episode, start) in self._labels
         return stop <= self._steps.get(episode, 0)
 
 
@@ -143,6 +146,7 @@ class Journal:
         """Cut off at the start."""
         self.damaged = 0
         """Places at which bytes were changed."""
+        self._index, self._size = _Index(), 0
         self._path.touch()
         fsync(directory)
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND)

@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,11 @@ def test_what_is_handed_over_anew_is_dropped_by_what_it_is_about(tmp_path: Path)
         assert payloads(again) == [i.payload for i in first + rest]
         assert again.acknowledged("/hand0", "b1") == 5
     assert journal.add([part(6, "c", 0, 2, "b1")]).repeated == 1
+
+
+def test_equal_names_of_two_robots_are_two_episodes(tmp_path: Path) -> None:
+    one, other = part(1, "a", 0, 5), replace(part(1, "a", 0, 5), robot="/hand1")
+    assert Journal(tmp_path).add([one, other]).new == [one, other]
 
 
 def test_a_label_is_known_by_its_revision_and_does_not_stand_for_steps(tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ class Spool:
     def __init__(self, directory: Path, limit: int = 0) -> None:
         """`limit` [bytes] of the items that wait together; 0 = none. One item has room whatever its size."""
         self._directory, self._limit = directory, limit
+        self.boot = ""
+        self.acknowledged = 0
+        """Items up to this one are with the learner."""
+        self.size = 0
+        """[bytes] of the items that wait"""
+        self._folder = directory
+        self._items: deque[Item] = deque()
+        self._next = 1
         directory.mkdir(parents=True, exist_ok=True)
         current = directory / "current"
         if current.exists():
@@ -159,8 +167,7 @@ class Spool:
         self._folder.mkdir(exist_ok=True)
         stored = self._folder / "acknowledged"
         self.acknowledged = int(stored.read_text()) if stored.exists() else 0
-        """Items up to this one are with the learner."""
-        self._items: deque[Item] = deque()
+        self._items = deque()
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             item = Item.at(path)
             if item.seq <= self.acknowledged:  # a crash came between the acknowledgement and the deletion
@@ -168,7 +175,6 @@ class Spool:
             else:
                 self._items.append(item)
         self.size = sum(item.size for item in self._items)
-        """[bytes] of the items that wait"""
         self._next = self.acknowledged + len(self._items) + 1
         if self._items and self._items[-1].seq != self.newest:
             self.begin_anew()  # an item is missing: the learner would wait for it for ever
