@@ -257,6 +257,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self.session.extra["online_rounds"] = self.online.rounds
         self.session.finish_stage(self.offering.next_state())
         self.session.close()
+        self.journal.close()
 
 
 def main() -> None:

@@ -109,8 +109,8 @@ class Shipping:
                 return
             self._restart(answer.acknowledged, now)
             return
-        if not self._keep(answer, call):
-            self.fail("the learner has items that were never sent", now)
+        if why := self._keep(answer, call):
+            self.fail(why, now)
             return
         self._open, self._resumed, self._failures = None, True, 0
         self._credits = answer.credits
@@ -144,14 +144,15 @@ class Shipping:
         self.counters["hand_overs_begun_anew"] += 1
         self._open, self._resumed = None, False
 
-    def _keep(self, answer: Answer, call: Call) -> bool:
-        """Note what the learner has; False for a number that cannot be."""
+    def _keep(self, answer: Answer, call: Call) -> str:
+        """Note what the learner has; why not, in words, if that cannot be."""
         if not answer.credits or call.boot != self._spool.boot:
-            return True
+            return ""
         try:
             self._spool.acknowledge(answer.acknowledged)
         except ValueError as error:
             self.counters["refused_acknowledgement"] += 1
-            self._say(f"hand-over: {error}")
-            return False
-        return True
+            return str(error)
+        except OSError as error:  # the items stay, and are acknowledged again
+            return f"cannot note what is acknowledged: {error}"
+        return ""

@@ -202,3 +202,21 @@ def test_while_nothing_waits_it_asks_now_and_then_whether_the_learner_still_has_
     bench.now += ASK_PERIOD
     bench.resume(0)
     assert bench.spool.boot != boot
+
+
+def test_without_room_to_note_an_acknowledgement_the_items_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.resume()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("softflow_recorder.spool.write_atomically", full)
+        bench.answer(bench.call(), 3)
+    assert bench.spool.waiting == 5 and bench.failures() == 1 and "No space left" in bench.lines[-1]
+    bench.now += RETRY
+    bench.resume(3)
+    assert bench.spool.waiting == 2
