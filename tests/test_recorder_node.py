@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,13 +24,15 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import EpisodeEvent, EpisodeSegment, HandHealth, Observation, RewardLabel
-from softflow_msgs.srv import LabelEpisode, SetMode
+from softflow_msgs.srv import GetResumePoint, LabelEpisode, PushExperience, SetMode
 
 from softflow_bringup.shm import owned_names, remove_dead
+from softflow_learner.journal import Journal
+from softflow_learner.messages import from_item
 from softflow_node.messages import floats32, to_stamp
 from softflow_node.node import latched, reliable, stream
 from softflow_recorder.bag import episode_bags, read_episode, read_summary
-from softflow_recorder.spool import Spool
+from softflow_recorder.spool import read_spool
 from softflow_tasks import make_task
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -60,6 +63,7 @@ class Rig:
         self.node.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable(10))
         self.rng = np.random.default_rng(0)
+        self.image_bytes = 300
 
     def _on_health(self, health: HandHealth) -> None:
         self.health = health
@@ -75,13 +79,14 @@ class Rig:
             command += ["-p", f"{name}:={value}"]
         self.processes[module] = subprocess.Popen(command)
 
-    def start_recorder(self) -> None:
+    def start_recorder(self, **more: object) -> None:
         settings = {
             "ship": "true",
             "min_free_mb": 0,
             "flush_kb": 10,
             "flush_period": 0.1,
             "image_topics": CAMERA,
+            **more,
         }
         self.start(RECORDER, directory=self.run / "bags", **settings)
         self.until(lambda: self.label.service_is_ready(), "the recorder is there")
@@ -118,7 +123,7 @@ class Rig:
         about = {"episode_id": episode_id, "task": TASK.id}
         self.events.publish(EpisodeEvent(**about, kind=EpisodeEvent.START, mode="train", seed=1))
         for step in range(steps + 1):
-            self.show((step + 1) * 50_000_000, b"\xff\xd8" + bytes(300) + b"%d" % step)
+            self.show((step + 1) * 50_000_000, b"\xff\xd8" + bytes(self.image_bytes) + b"%d" % step)
             observation = Observation(**about, step=step, layout_hash=TASK.layout.hash)
             observation.header.stamp = to_stamp((step + 1) * 50_000_000)
             observation.state = floats32(self.rng.uniform(-1, 1, TASK.layout.size))
@@ -141,7 +146,7 @@ class Rig:
     def spooled(self) -> list[str]:
         """Episodes, and labels as episode:revision."""
         found = []
-        for item in Spool(self.run / "spool").pending(100):
+        for item in read_spool(self.run / "spool"):
             message = deserialize_message(item.payload(), RewardLabel if item.kind else EpisodeSegment)
             found.append(message.episode_id + (f":{message.revision}" if item.kind else ""))
         return found
@@ -155,6 +160,39 @@ class Rig:
         for process in self.processes.values():
             process.wait(30.0)
         self.node.destroy_node()
+
+
+class PlainLearner:
+    """The learner's two services around a real journal."""
+
+    def __init__(self, rig: Rig, folder: Path) -> None:
+        self.folder = folder
+        self.journal = Journal(folder)
+        self.boots: set[str] = set()
+        rig.node.create_service(GetResumePoint, "/learner/get_resume_point", self._on_resume)
+        rig.node.create_service(PushExperience, "/learner/push_experience", self._on_push)
+
+    def lose(self) -> None:
+        shutil.rmtree(self.folder)
+        self.journal = Journal(self.folder)
+
+    def episodes(self) -> list[str]:
+        """Of the stored segments that begin one."""
+        stored = [deserialize_message(s.payload, EpisodeSegment) for s in self.journal.stored()]
+        return [segment.episode_id for segment in stored if segment.start_step == 0]
+
+    def _on_resume(self, request: Any, response: Any) -> Any:
+        response.acknowledged_seq, response.credits = (
+            self.journal.acknowledged(request.robot, request.boot),
+            8,
+        )
+        return response
+
+    def _on_push(self, request: Any, response: Any) -> Any:
+        self.boots.add(request.items[0].boot)
+        error = self.journal.add([from_item(item) for item in request.items]).error
+        response.errors = [error] if error else []
+        return self._on_resume(request.items[0], response)
 
 
 @pytest.fixture
@@ -258,5 +296,34 @@ def test_a_full_disk_holds_the_hand_until_somebody_says_go(context: Context, sma
         rig.play("cccccccc3", 20)
         rig.until(lambda: rig.spooled() == ["aaaaaaaa1", "bbbbbbbb2", "cccccccc3"], "it records again")
         assert rig.health.mode == HandHealth.MODE_ACTIVE
+    finally:
+        rig.stop()
+
+
+def test_a_full_spool_is_an_error_and_a_learner_without_its_journal_gets_everything(
+    context: Context, tmp_path: Path
+) -> None:
+    rig = Rig(context, tmp_path)
+    rig.image_bytes = 30_000
+    names = ["aaaaaaaa1", "bbbbbbbb2", "cccccccc3"]
+    try:
+        rig.start_recorder(spool_limit_mb=1)
+        for name in names:
+            rig.play(name, 20)
+        full = "may have 1000000 bytes; 2 bags wait"
+        rig.until(lambda: full in rig.status.message, "the reason on /diagnostics")
+        assert rig.status.level == DiagnosticStatus.ERROR
+        assert rig.spooled() == names[:1]
+
+        learner = PlainLearner(rig, tmp_path / "journal")
+        rig.until(lambda: learner.episodes() == names, "the learner has everything, in order")
+        rig.until(lambda: rig.status.level != DiagnosticStatus.ERROR, "no error any more")
+        assert len(learner.boots) == 1
+
+        learner.lose()
+        rig.play("dddddddd4", 20)
+        rig.until(lambda: len(learner.episodes()) == 4, "the learner has everything again")
+        assert learner.episodes() == [*names, "dddddddd4"]
+        assert len(learner.boots) == 2
     finally:
         rig.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from array import array
 from pathlib import Path
@@ -11,17 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
-from softflow_msgs.msg import EpisodeEvent, EpisodeSegment, PolicyManifest
+from softflow_msgs.msg import EpisodeEvent, EpisodeSegment, ExperienceItem, PolicyManifest
 
 from softflow_learner.bags import load_bags
-from softflow_learner.journal import Journal
-from softflow_learner.messages import add_payload, canary_part, from_item, to_manifest
+from softflow_learner.journal import About, Journal
+from softflow_learner.messages import add_label, add_payload, canary_part, from_item, to_manifest
 from softflow_learner.replay import Replay
 from softflow_learner.shelf import Offer, Shelf
 from softflow_policy.versions import State
 from softflow_policy.weights import WeightsInfo
 from softflow_recorder.bag import read_episode
-from softflow_recorder.messages import to_item, to_payload
+from softflow_recorder.labels import Label
+from softflow_recorder.messages import ITEM_BYTES, pieces, to_item, to_label_payload, to_payloads
 from softflow_recorder.spool import Spool
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "softflow_recorder" / "test"))
@@ -37,7 +39,8 @@ def replay() -> Replay:
 
 @pytest.fixture
 def payload(tmp_path: Path) -> bytes:
-    return to_payload("/hand0", read_episode(Toy.make(mode="train").write(tmp_path / "bag")))
+    (payload,) = to_payloads("/hand0", read_episode(Toy.make(mode="train").write(tmp_path / "bag")))
+    return payload
 
 
 def changed(payload: bytes, **values: Any) -> bytes:
@@ -53,9 +56,9 @@ def test_an_episode_comes_from_bag_over_spool_and_journal_into_the_replay_unchan
     spool, journal, into = Spool(tmp_path / "spool"), Journal(tmp_path / "journal"), replay()
     item = to_item("/hand0", spool.boot, spool.append(payload))
     for _ in range(2):  # the answer was lost, so the recorder sends it again
-        journal.add(from_item(item))
+        journal.add([from_item(item)])
     spool.acknowledge(journal.acknowledged("/hand0", spool.boot))
-    assert [add_payload(into, stored, HASH) for stored in journal.payloads()] == [12]
+    assert [add_payload(into, stored.payload, HASH) for stored in journal.stored()] == [12]
     assert spool.pending(1) == []
     toy = Toy.make()
     np.testing.assert_array_equal(into.states(), toy.states[:-1])
@@ -172,3 +175,54 @@ def test_a_canary_sees_what_the_replay_sees(payload: bytes) -> None:
 
 def test_states_have_the_numbers_of_the_message() -> None:
     assert {s.name: s.value for s in State} == {s.name: getattr(PolicyManifest, s.name) for s in State}
+
+
+def test_images_travel_with_the_segments_that_their_states_belong_to(tmp_path: Path) -> None:
+    episode = read_episode(Toy.make(mode="train", steps=20).write(tmp_path / "bag"))
+    rng = np.random.default_rng(0)
+    tracks = {
+        "wrist": tuple(b"\xff\xd8\xff" + rng.bytes(int(rng.integers(100_000, 200_000))) for _ in range(21)),
+        "top": tuple(b"\x89PNG" + bytes([i]) * 1000 for i in range(21)),
+    }
+    payloads = to_payloads("/hand0", dataclasses.replace(episode, images=tracks))
+    segments: list[EpisodeSegment] = [deserialize_message(p, EpisodeSegment) for p in payloads]
+    assert len(segments) > 2 and max(map(len, payloads)) <= ITEM_BYTES
+    into, step = replay(), 0
+    for segment, one in zip(segments, payloads, strict=True):
+        last = segment is segments[-1]
+        assert (segment.start_step, segment.final, segment.truncated, segment.success) == (
+            step,
+            last,
+            last,
+            last,
+        )
+        assert bool(segment.metric_names) is last and not segment.terminated
+        for sequence in segment.images:
+            ends = [0, *sequence.ends]
+            images = [bytes(sequence.data[a:b]) for a, b in itertools.pairwise(ends)]
+            assert tuple(images) == tracks[sequence.camera][step : step + segment.steps + 1]
+        assert {s.camera: s.encoding for s in segment.images} == {"wrist": "jpeg", "top": "png"}
+        step += add_payload(into, one, HASH)
+    assert step == 20
+    np.testing.assert_array_equal(into.states(), episode.states[:-1])
+    np.testing.assert_array_equal(into.windows(np.arange(18)).actions[:, 0], episode.actions[:18])
+
+
+def test_one_step_that_is_larger_than_an_item_goes_alone(tmp_path: Path) -> None:
+    episode = read_episode(Toy.make(mode="train", steps=3).write(tmp_path / "bag"))
+    tracks = {"wrist": tuple(bytes(ITEM_BYTES) for _ in range(4))}
+    assert pieces(dataclasses.replace(episode, images=tracks), ITEM_BYTES) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_a_label_is_known_by_revision_and_one_that_cannot_be_used_is_named(payload: bytes) -> None:
+    label = to_label_payload("0123abcd", Label(2, 3, (0.5, 0.25), "human", 1.0, 0))
+    message = ExperienceItem(robot="/hand0", boot="b", seq=1, kind=ExperienceItem.LABEL)
+    message.payload = array("B", label)
+    assert from_item(message).about == About("0123abcd", 2, 0)
+    message.kind, message.payload = ExperienceItem.SEGMENT, array("B", payload)
+    assert from_item(message).about == About("0123abcd", 0, 12)
+    message.payload = array("B", payload[:40])
+    assert from_item(message).about is None
+    for bad, named in ((label[:3], "is not a reward label"), (label, "0123abcd")):
+        with pytest.raises(ValueError, match=named):
+            add_label(replay(), bad)
