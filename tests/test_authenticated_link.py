@@ -23,6 +23,7 @@ from softflow_msgs.srv import GetResumePoint, PushExperience
 
 from softflow_bringup.graph import load_graph
 from softflow_bringup.supervisor import Supervisor
+from softflow_learner.journal import read_journal
 from softflow_node.authentication import Guard, create_key
 from softflow_node.messages import check_message, sign_message
 from softflow_node.node import latched, reliable
@@ -188,12 +189,15 @@ def learner(rogue: Rogue, run: Path) -> Iterator[None]:
 
 
 def spool(run: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((run / "robot" / "spool").iterdir())}
+    """Items and `acknowledged` of the boot in force, and its name as `current`."""
+    folder = run / "robot" / "spool"
+    files = [folder / "current", *(folder / (folder / "current").read_text()).iterdir()]
+    return {path.name: path.read_bytes() for path in sorted(files)}
 
 
-def journal(run: Path) -> dict[str, bytes]:
-    folder = run / "learner" / "experience"
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.segment"))}
+def journal(run: Path) -> list[bytes]:
+    """Payloads that the learner has stored."""
+    return [stored.payload for stored in read_journal(run / "learner" / "experience")]
 
 
 def record_episodes(rogue: Rogue, run: Path) -> None:
@@ -227,16 +231,16 @@ def test_forged_acknowledgements_delete_nothing_and_the_learner_gets_everything(
     )
     false_learner.leave()
     request.getfixturevalue("learner")
-    rogue.until(lambda: set(spool(run)) == {"boot", "acknowledged"}, "an empty spool")
+    rogue.until(lambda: set(spool(run)) == {"current", "acknowledged"}, "an empty spool")
     assert spool(run)["acknowledged"] == str(EPISODES).encode()
     items = [kept[name] for name in sorted(kept) if name.endswith(".item")]
-    assert list(journal(run).values()) == items
+    assert journal(run) == items
 
 
 def next_item(rogue: Rogue, run: Path, **changes: Any) -> ExperienceItem:
     """What the recorder would send next, in the right form and number."""
-    payload = next(iter(journal(run).values()))
-    boot = spool(run)["boot"].decode()
+    payload = journal(run)[0]
+    boot = spool(run)["current"].decode()
     item = ExperienceItem(robot="/hand0", boot=boot, seq=EPISODES + 1, payload=array("B", payload))
     item.crc32 = zlib.crc32(payload)
     for name, value in changes.items():
@@ -285,7 +289,7 @@ def test_no_signed_answer_about_two_recorders(rogue: Rogue, run: Path, learner: 
 
 
 def test_the_resume_point_is_told_only_to_who_has_the_key(rogue: Rogue, run: Path, learner: None) -> None:
-    boot = spool(run)["boot"].decode()
+    boot = spool(run)["current"].decode()
     question = GetResumePoint.Request(robot="/hand0", boot=boot, nonce=7)
     for forge in (lambda: None, lambda: sign_message(rogue.other, question)):
         forge()

@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from softflow_msgs.msg import EpisodeSegment, PolicyManifest, PolicyReceipt
 
-from softflow_learner.journal import Journal, Pushed
+from softflow_learner.journal import SEGMENT, Journal, Pushed, Stored
 from softflow_learner.node import LearnerNode
 from softflow_learner.session import Session
 from softflow_learner.shelf import Shelf
@@ -169,7 +169,7 @@ def store(run: Path, episodes: list[bytes]) -> None:
     journal = Journal(run / "experience")
     first = journal.acknowledged("/hand0", "boot") + 1
     for seq, payload in enumerate(episodes, start=first):
-        journal.add(Pushed("/hand0", "boot", seq, zlib.crc32(payload), payload))
+        journal.add([Pushed("/hand0", "boot", seq, zlib.crc32(payload), payload)])
 
 
 @pytest.mark.parametrize(("reward", "end"), [(0.95, ACTIVE), (0.5, ROLLED_BACK)])
@@ -184,7 +184,7 @@ def test_a_canary_goes_on_after_a_restart_with_the_episodes_that_were_stored(
     with hall(run, **canary) as made:
         made.until(lambda: (CANDIDATE, 3) in made.heard, "the candidate again")
         assert made.learner.offering.canary is not None
-        made.learner._learn_from(segment(3, 2, 1.0))
+        made.learner._learn_from(Stored(SEGMENT, segment(3, 2, 1.0)))
         made.until(lambda: (end, 3) in made.heard, "the verdict")
         assert f"mean return {2 * reward:.4g} of version 3 over 2 episodes" in made.reasons[3]
         assert made.learner.session.shelf.active == (3 if end is ACTIVE else 2)

@@ -29,7 +29,7 @@ from softflow_bringup.shm import owned_names, remove_dead
 from softflow_node.messages import floats32, to_stamp
 from softflow_node.node import latched, reliable, stream
 from softflow_recorder.bag import episode_bags, read_episode, read_summary
-from softflow_recorder.spool import Spool
+from softflow_recorder.spool import read_spool
 from softflow_tasks import make_task
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -141,7 +141,7 @@ class Rig:
     def spooled(self) -> list[str]:
         """Episodes, and labels as episode:revision."""
         found = []
-        for item in Spool(self.run / "spool").pending(100):
+        for item in read_spool(self.run / "spool"):
             message = deserialize_message(item.payload(), RewardLabel if item.kind else EpisodeSegment)
             found.append(message.episode_id + (f":{message.revision}" if item.kind else ""))
         return found

@@ -14,8 +14,10 @@ import domain_coordinator
 import pytest
 
 from softflow_bringup.episodes import BagWatch, run_episodes, run_graph
+from softflow_learner.journal import read_journal
 from softflow_node.authentication import create_key
 from softflow_recorder.bag import read_episode, read_messages
+from softflow_recorder.spool import read_spool
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -137,8 +139,8 @@ def test_versions_change_only_between_chunks(run: Path) -> None:
 
 
 def test_learner_stored_every_complete_episode_once(run: Path) -> None:
-    stored = list((run / "learner" / "experience").glob("*/*/*.segment"))
-    waiting = list((run / "online" / "spool").glob("*.item"))
+    stored = list(read_journal(run / "learner" / "experience"))
+    waiting = read_spool(run / "online" / "spool")
     assert len(stored) + len(waiting) == len(BagWatch(run / "online" / "bags").summaries())
     assert len(stored) >= 3
 

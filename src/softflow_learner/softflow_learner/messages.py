@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import numpy as np
 from rclpy.serialization import deserialize_message
-from softflow_msgs.msg import EpisodeSegment, ExperienceItem, PolicyManifest
+from softflow_msgs.msg import EpisodeSegment, ExperienceItem, PolicyManifest, RewardLabel
 
 from softflow_learner.canary import Part
-from softflow_learner.journal import Pushed
+from softflow_learner.journal import LABEL, About, Pushed
 from softflow_learner.replay import Replay
 from softflow_learner.shelf import Entry
 from softflow_node.messages import numpy32
 
 
 def from_item(message: ExperienceItem) -> Pushed:
-    return Pushed(message.robot, message.boot, message.seq, message.crc32, bytes(message.payload))
+    payload = bytes(message.payload)
+    about = _about(message.kind, payload)
+    return Pushed(message.robot, message.boot, message.seq, message.crc32, payload, message.kind, about)
+
+
+def _about(kind: int, payload: bytes) -> About | None:
+    try:
+        if kind == LABEL:
+            label: RewardLabel = deserialize_message(payload, RewardLabel)
+            return About(label.episode_id, label.revision, 0)
+        segment: EpisodeSegment = deserialize_message(payload, EpisodeSegment)
+    except Exception:  # rclpy says nothing about what damaged bytes raise; the replay refuses them by name
+        return None
+    return About(segment.episode_id, segment.start_step, segment.start_step + segment.steps)
+
+
+def add_label(replay: Replay, payload: bytes) -> int:
+    """Change rewards in the replay as a stored label says; returns their number.
+
+    Raises:
+        ValueError: not a label, or of an episode or steps that the replay does not have.
+    """
+    try:
+        label: RewardLabel = deserialize_message(payload, RewardLabel)
+    except Exception as error:  # rclpy says nothing about what damaged bytes raise
+        raise ValueError(f"payload of {len(payload)} bytes is not a reward label: {error}") from error
+    relabel = getattr(replay, "relabel", None)
+    if relabel is None:
+        raise ValueError(f"label {label.revision} of episode {label.episode_id!r}: the replay cannot relabel")
+    return int(relabel(label.episode_id, label.start_step, np.array(numpy32(label.values)), label.revision))
 
 
 def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:

@@ -15,8 +15,8 @@ from softflow_msgs.srv import GetResumePoint, PushExperience, SaveCheckpoint
 
 from softflow_learner.canary import Margin
 from softflow_learner.checkpoint import CheckpointError
-from softflow_learner.journal import Journal, JournalError
-from softflow_learner.messages import add_payload, from_item
+from softflow_learner.journal import LABEL, Journal, JournalError, Stored
+from softflow_learner.messages import add_label, add_payload, from_item
 from softflow_learner.offering.node import Offering, OfferRules
 from softflow_learner.session import Session, parse_settings
 from softflow_learner.stages import OnlineLearning
@@ -73,7 +73,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         torch.set_num_threads(p.threads)
         self.guard = self.open_guard(p.key_file)
         self.session = self._open_session()
-        self.journal = Journal(Path(p.run) / "experience")
+        self.journal = self._open_journal()
         margin = Margin(p.canary_margin, p.canary_margin_absolute)
         rules = OfferRules(p.publish_updates, p.canary_episodes, p.canary_period, margin)
         self.offering = Offering(self, self.session, rules, self.guard)
@@ -109,18 +109,36 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         session.stage = "online"
         return session
 
+    def _open_journal(self) -> Journal:
+        try:
+            journal = Journal(Path(self.params.run) / "experience")
+        except OSError as error:
+            raise ParameterError(f"{self.get_name()}: {error}") from error
+        self.counters["journal_torn_bytes"] = journal.torn_bytes
+        self.counters["journal_damages"] = journal.damaged
+        if journal.torn_bytes:
+            self.get_logger().warning(f"journal: cut off {journal.torn_bytes} bytes of an unfinished record")
+        if journal.damaged:
+            self.get_logger().error(
+                f"journal: bytes were changed in {journal.damaged} places; what they held is asked for again"
+            )
+        return journal
+
     def _refill(self) -> None:
-        for payload in self.journal.payloads():
-            self._learn_from(payload)
+        for stored in self.journal.stored():
+            self._learn_from(stored)
         self.get_logger().info(
             f"replay: {self.session.replay.size('offline')} offline and {self.session.replay.size('online')} "
             f"online steps; gradient step {self.session.agent.gradient_step}"
         )
 
-    def _learn_from(self, payload: bytes) -> None:
+    def _learn_from(self, item: Stored) -> None:
         try:
-            add_payload(self.session.replay, payload, self.session.task.layout.hash)
-            self.offering.judge(payload)
+            if item.kind == LABEL:
+                add_label(self.session.replay, item.payload)
+                return
+            add_payload(self.session.replay, item.payload, self.session.task.layout.hash)
+            self.offering.judge(item.payload)
         except Exception as error:  # a stored item that cannot be used must not stop the learner
             self.refuse("experience", error)
 
@@ -167,30 +185,40 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
             self.refuse("experience_item", error)
             response.errors.append(error)
             return response
-        for message in request.items:
-            item = from_item(message)
-            try:
+        try:
+            for message in request.items:
                 check_message(self.guard, message)
-                if self.journal.add(item):
-                    self._learn_from(item.payload)
-                    self._items += 1
-                    self._arrived = time.monotonic()
-                else:
-                    self.counters["repeated_items"] += 1
-                response.acknowledged_seq = self.journal.acknowledged(item.robot, item.boot)
-            except AuthenticationError as error:
-                # Without a mac: an answer under the key is for those who have it.
-                self.refuse("forged_item", error)
-                response.errors.append(str(error))
-                return response
-            except JournalError as error:
-                self.refuse("experience_item", error)
-                response.errors.append(str(error))
-                break
-        response.credits = CREDITS
+        except AuthenticationError as error:
+            # Without a mac: an answer under the key is for those who have it.
+            self.refuse("forged_item", error)
+            response.errors.append(str(error))
+            return response
         for robot, boot in senders:
+            self._store(request, response, robot, boot)
             sign_message(self.guard, response, request.nonce, robot, boot)
         return response
+
+    def _store(
+        self, request: PushExperience.Request, response: PushExperience.Response, robot: str, boot: str
+    ) -> None:
+        try:
+            added = self.journal.add([from_item(message) for message in request.items])
+            response.acknowledged_seq = self.journal.acknowledged(robot, boot)
+        except (OSError, JournalError) as error:
+            # No credits: the number of this answer says nothing.
+            self.refuse("experience_item", error)
+            response.errors.append(str(error))
+            return
+        response.credits = CREDITS
+        self.counters["repeated_items"] += added.repeated
+        if added.error:
+            self.refuse("experience_item", added.error)
+            response.errors.append(added.error)
+        for item in added.new:
+            self._learn_from(Stored(item.kind, item.payload))
+            self._items += 1
+        if added.new:
+            self._arrived = time.monotonic()
 
     def _on_save(
         self, _: SaveCheckpoint.Request, response: SaveCheckpoint.Response
@@ -202,7 +230,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         return response
 
     def _publish_status(self) -> None:
-        session = self.session
+        session, robots = self.session, self.journal.robots()
         scalars = session.scalars
         message = LearnerStatus(
             epoch=self.epoch,
@@ -212,6 +240,8 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
             transitions=session.replay.size(),
             online_transitions=session.replay.online_steps,
             acknowledged_items=self._items,
+            robots=list(robots),
+            robot_items=list(robots.values()),
             lag=time.monotonic() - self._arrived,
             updates_per_second=session.updates_per_second if self.online.due() > 0 else 0.0,
             scalar_names=list(scalars),

@@ -21,7 +21,7 @@ from softflow_learner.shelf import Offer, Shelf
 from softflow_policy.versions import State
 from softflow_policy.weights import WeightsInfo
 from softflow_recorder.bag import read_episode
-from softflow_recorder.messages import to_item, to_payload
+from softflow_recorder.messages import to_item, to_payloads
 from softflow_recorder.spool import Spool
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "softflow_recorder" / "test"))
@@ -37,7 +37,8 @@ def replay() -> Replay:
 
 @pytest.fixture
 def payload(tmp_path: Path) -> bytes:
-    return to_payload("/hand0", read_episode(Toy.make(mode="train").write(tmp_path / "bag")))
+    (payload,) = to_payloads("/hand0", read_episode(Toy.make(mode="train").write(tmp_path / "bag")))
+    return payload
 
 
 def changed(payload: bytes, **values: Any) -> bytes:
@@ -53,9 +54,9 @@ def test_an_episode_comes_from_bag_over_spool_and_journal_into_the_replay_unchan
     spool, journal, into = Spool(tmp_path / "spool"), Journal(tmp_path / "journal"), replay()
     item = to_item("/hand0", spool.boot, spool.append(payload))
     for _ in range(2):  # the answer was lost, so the recorder sends it again
-        journal.add(from_item(item))
+        journal.add([from_item(item)])
     spool.acknowledge(journal.acknowledged("/hand0", spool.boot))
-    assert [add_payload(into, stored, HASH) for stored in journal.payloads()] == [12]
+    assert [add_payload(into, stored.payload, HASH) for stored in journal.stored()] == [12]
     assert spool.pending(1) == []
     toy = Toy.make()
     np.testing.assert_array_equal(into.states(), toy.states[:-1])

@@ -44,7 +44,8 @@ from softflow_recorder.metadata import software_version
 from softflow_recorder.outbox import Outbox
 from softflow_recorder.recording import DESCRIPTION, HOUSEKEEPING, Options, Raw, Recordings
 from softflow_recorder.repair import Repaired, repair_all
-from softflow_recorder.spool import Spool
+from softflow_recorder.shipping import Answer, Call, Shipping
+from softflow_recorder.spool import Spool, SpoolError, SpoolFullError
 
 TOPICS: tuple[tuple[str, Any, Any], ...] = (
     ("episode_event", EpisodeEvent, latched(100)),
@@ -57,13 +58,11 @@ TOPICS: tuple[tuple[str, Any, Any], ...] = (
     ("reward_label", RewardLabel, stream()),
     (DESCRIPTION, HandDescription, latched()),
 )
-ANSWER_TIMEOUT = 5.0
-"""[s] after which a call to the learner is given up and repeated."""
 QUIET = 6
 """Turns of the loop without a message after a stop was requested: nothing waits any more. Not a time: a node that gets
 no processor sees time pass while messages wait."""
-RETRY = 0.5
-"""[s] between attempts while the learner is away."""
+BAGS_A_TURN = 4
+"""Closed bags that go into the spool in one turn of the loop, at most: after a new boot there may be thousands."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,10 @@ class RecorderParameters:
     directory: str = bounded("runs/bags", doc="where the bags go, one directory an episode")
     ship: bool = bounded(False, doc="hand complete episodes over to the learner")
     learner: str = bounded("/learner", doc="namespace of the learner's services")
-    batch: int = bounded(8, low=1, high=64, doc="items in one call, each about 100 kB")
+    batch: int = bounded(8, low=1, high=64, doc="items in one call, if they have less than 2 MB")
+    spool_limit_mb: int = bounded(
+        2000, low=1, high=10**7, unit="MB", doc="of what waits for the learner; the rest stays in the bags"
+    )
     completion_timeout: float = bounded(
         5.0, low=0.1, high=60.0, unit="s", doc="wait for late messages of an episode"
     )
@@ -115,15 +117,12 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self._on_closed,
             self.get_logger().warning,
         )
-        self.spool = Spool(self.directory.parent / "spool") if p.ship else None
+        self.spool = Spool(self.directory.parent / "spool", 10**6 * p.spool_limit_mb) if p.ship else None
         self.outbox = self._open_outbox()
         self._next_work = 0.0
-        self._call: Future | None = None
-        self._nonce = 0
-        self._call_started = 0.0
-        self._resumed = False
-        self._next_try = 0.0
-        if self.spool is not None:
+        self._spool_full = ""
+        if self.spool is not None and self.outbox is not None:
+            self.shipping = Shipping(self.spool, p.batch, self.outbox.begin_anew, self.get_logger().warning)
             self.guard = self.open_guard(self.params.key_file)
             self._resume = self.create_client(GetResumePoint, f"{self.params.learner}/get_resume_point")
             self._push = self.create_client(PushExperience, f"{self.params.learner}/push_experience")
@@ -178,6 +177,9 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self._fill_spool(self.outbox, now)
         if self.spool is not None:
             self._ship(now)
+            self.counters.update(self.shipping.counters)
+            self.shipping.counters.clear()
+            self.counters["acknowledged_items"] = self.spool.acknowledged
         return 0.1
 
     def settled(self) -> bool:
@@ -186,8 +188,8 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         return self._quiet > QUIET
 
     def fault(self) -> str:
-        """Why nothing is recorded."""
-        return f"nothing is recorded: {self.disk.why}" if self.disk.why else ""
+        """Why nothing is recorded, or handed over."""
+        return f"nothing is recorded: {self.disk.why}" if self.disk.why else self._spool_full
 
     def _on_raw(self, topic: str, type_name: str, kind: Any, data: bytes) -> None:
         self._quiet = 0
@@ -203,8 +205,15 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self.outbox.add(bag)
 
     def _fill_spool(self, outbox: Outbox, now: float) -> None:
+        full, self._spool_full = self._spool_full, ""
         try:
-            outbox.work()
+            outbox.work(BAGS_A_TURN)
+        except SpoolFullError as error:
+            self._next_work = now + HOUSEKEEPING
+            self.counters["spool_full"] += 1
+            self._spool_full = f"{error.strerror}; {len(outbox)} bags wait"
+            if not full:
+                self.get_logger().error(self._spool_full)
         except OSError as error:
             self._next_work = now + HOUSEKEEPING
             self.refuse("spool_item", f"{error}; {len(outbox)} bags wait")
@@ -249,68 +258,42 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         return response
 
     def _ship(self, now: float) -> None:
-        assert self.spool is not None
-        if self._call is not None:
-            if not self._call.done() and now - self._call_started > ANSWER_TIMEOUT:
-                self._give_up("no answer from the learner")
+        ready = self._resume.service_is_ready() and self._push.service_is_ready()
+        call = self.shipping.next_call(now, ready)
+        if call is None:
             return
-        if now < self._next_try:
-            return
-        client = self._push if self._resumed else self._resume
-        if not client.service_is_ready():
-            self._resumed, self._next_try = False, now + RETRY
-            return
-        if not self._resumed:
-            question = GetResumePoint.Request(robot=self.robot, boot=self.spool.boot, nonce=self._new_nonce())
+        # Binds the answer to this call, so that an older one cannot stand in for it.
+        nonce = secrets.randbits(64)
+        answered = partial(self._on_answer, call, nonce)
+        if call.asks:
+            question = GetResumePoint.Request(robot=self.robot, boot=call.boot, nonce=nonce)
             sign_message(self.guard, question)
-            self._start(client.call_async(question))
-            return
-        items = self.spool.pending(self.params.batch)
-        if items:
-            messages = [to_item(self.robot, self.spool.boot, i) for i in items]
-            for message in messages:
-                sign_message(self.guard, message)
-            request = PushExperience.Request(items=messages, nonce=self._new_nonce())
-            self._start(client.call_async(request))
-
-    def _new_nonce(self) -> int:
-        """Binds the answer to this call, so that an older one cannot stand in for it."""
-        self._nonce = secrets.randbits(64)
-        return self._nonce
-
-    def _start(self, call: Future) -> None:
-        self._call, self._call_started = call, time.monotonic()
-        call.add_done_callback(self._on_answer)
-
-    def _give_up(self, why: str) -> None:
-        self.counters["hand_over_failures"] += 1
-        self.get_logger().warning(f"hand-over: {why}; trying again")
-        self._call, self._resumed, self._next_try = None, False, time.monotonic() + RETRY
-
-    def _on_answer(self, call: Future) -> None:
-        expected, answer = call is self._call, call.result()
-        if not expected or self.spool is None:
-            return
-        self._call = None
-        if answer is None:
-            self._give_up("the call failed")
+            self._resume.call_async(question).add_done_callback(answered)
             return
         try:
-            check_message(self.guard, answer, self._nonce, self.robot, self.spool.boot)
+            messages = [to_item(self.robot, call.boot, item) for item in call.items]
+        except (OSError, SpoolError) as error:
+            self.shipping.damaged(error, now)
+            return
+        for message in messages:
+            sign_message(self.guard, message)
+        request = PushExperience.Request(items=messages, nonce=nonce)
+        self._push.call_async(request).add_done_callback(answered)
+
+    def _on_answer(self, call: Call, nonce: int, future: Future) -> None:
+        now, message = time.monotonic(), future.result()
+        if message is None or not self.shipping.awaits(call):
+            return
+        try:
+            check_message(self.guard, message, nonce, self.robot, call.boot)
         except AuthenticationError as error:
             self.refuse("forged_answer", error)
-            self._give_up("an answer that is not the learner's")
+            self.shipping.fail("an answer that is not the learner's", now, forged=True)
             return
-        for line in getattr(answer, "errors", ()):
+        errors = list(getattr(message, "errors", ()))
+        for line in errors:
             self.refuse("experience_item", line)
-            self._next_try = time.monotonic() + RETRY
-        try:
-            self.spool.acknowledge(answer.acknowledged_seq)
-        except ValueError as error:
-            self.refuse("acknowledgement", error)
-            return
-        self._resumed = True
-        self.counters["acknowledged_items"] = answer.acknowledged_seq
+        self.shipping.on_answer(call, Answer(message.acknowledged_seq, message.credits, errors), now)
 
     def close(self) -> None:
         """Close the bags of episodes that are still open; what is complete goes into the spool, and stays there."""

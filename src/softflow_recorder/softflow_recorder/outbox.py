@@ -10,7 +10,8 @@ from softflow_recorder.bag import BagError, Summary, episode_bags, read_episode,
 from softflow_recorder.episode import EpisodeData
 from softflow_recorder.labels import FILE as LABELS
 from softflow_recorder.labels import Label, LabelError, read_labels
-from softflow_recorder.ledger import Ledger, Numbered
+from softflow_recorder.ledger import Ledger
+from softflow_recorder.spool import Spool
 
 TRAIN = "train"
 SEGMENT, LABEL = 0, 1
@@ -24,7 +25,7 @@ class Outbox:
         self,
         directory: Path,
         robot: str,
-        spool: Numbered,
+        spool: Spool,
         segments: Callable[[EpisodeData], Sequence[bytes]],
         label: Callable[[str, Label], bytes],
     ) -> None:
@@ -37,19 +38,16 @@ class Outbox:
             segments: payloads of an episode.
             label: payload of (episode_id, label).
         """
-        self._robot = robot
+        self._directory, self._robot, self._spool = directory, robot, spool
         self._segments, self._label = segments, label
         self._ledger = Ledger(directory.parent / "shipped_episodes", spool)
         self._waiting: deque[Path] = deque()
         self.errors: list[str] = []
         """Bags that could not be read; the reader empties it."""
-        left = [summary for summary in self._closed(directory) if self._is_ours(summary)]
-        if self._ledger.is_new and spool.newest:
-            for summary in left:  # of a version that kept no ledger: it put them there when it closed them
-                self._ledger.note(summary.episode_id, summary.path.name)
-            left = []
-        self._waiting.extend(summary.path for summary in left)
-        self._waiting.extend(path.parent for path in sorted(directory.glob(f"*/{LABELS}")))
+        self._waiting.extend(summary.path for summary in self._closed(directory) if self._is_ours(summary))
+        waiting = set(self._waiting)
+        labelled = (path.parent for path in sorted(directory.glob(f"*/{LABELS}")))
+        self._waiting.extend(path for path in labelled if path not in waiting)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -58,13 +56,25 @@ class Outbox:
         """A bag was closed, or an episode was labelled."""
         self._waiting.append(bag)
 
-    def work(self) -> None:
-        """Put into the spool what waits.
+    def begin_anew(self) -> None:
+        """Hand everything over again, in order: the learner has lost something, and drops what it still has.
+
+        A crash at any moment leaves either the old boot or a new one with nothing handed over.
+
+        Raises:
+            OSError: the spool could not begin a new boot.
+        """
+        self._spool.begin_anew()
+        self._waiting = deque(sorted(episode_bags(self._directory)))
+        self._ledger.forget()
+
+    def work(self, most: int | None = None) -> None:
+        """Put into the spool what waits, of at most so many bags.
 
         Raises:
             OSError: no room; what is not there yet goes on waiting.
         """
-        while self._waiting:
+        for _ in range(len(self) if most is None else min(most, len(self))):
             try:
                 self._put(self._waiting[0])
             except (BagError, LabelError) as error:
@@ -75,17 +85,16 @@ class Outbox:
         summary = read_summary(path)
         if summary is None or not self._is_ours(summary):
             return
-        labels = read_labels(path)
         if self._ledger.find(summary.episode_id) is None:
-            newest = max((label.revision for label in labels), default=0)
             payloads = self._segments(read_episode(path, recovered=summary.recovered))
-            self._ledger.put(summary.episode_id, path.name, payloads, SEGMENT, newest)
+            self._ledger.put(summary.episode_id, path.name, payloads, SEGMENT)
         entry = self._ledger.find(summary.episode_id)
         if entry is None or entry.bag != path.name:
             return
-        for label in labels:
+        # Also those that are in the items already: a learner that has these from before drops them.
+        for label in read_labels(path):
             key = f"{summary.episode_id}:{label.revision}"
-            if label.revision > entry.revision and self._ledger.find(key) is None:
+            if self._ledger.find(key) is None:
                 payload = self._label(summary.episode_id, label)
                 self._ledger.put(key, path.name, [payload], LABEL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from softflow_recorder.ledger import Ledger, LedgerError
 from softflow_recorder.messages import to_item, to_label_payload, to_payloads
 from softflow_recorder.outbox import LABEL, SEGMENT, Outbox
 from softflow_recorder.repair import repair
-from softflow_recorder.spool import Item, Spool
+from softflow_recorder.spool import Item, Spool, SpoolFullError, read_spool
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -42,7 +43,7 @@ def outbox(run: Path, spool: Spool | None = None) -> Outbox:
 def spooled(run: Path) -> list[str]:
     """Episodes in the spool, labels as episode:revision."""
     found = []
-    for item in Spool(run / "spool").pending(1000):
+    for item in read_spool(run / "spool"):
         if item.kind == LABEL:
             label: RewardLabel = deserialize_message(item.payload(), RewardLabel)
             found.append(f"{label.episode_id}:{label.revision}")
@@ -142,7 +143,7 @@ def test_processes_killed_at_any_moment_hand_everything_over_once(tmp_path: Path
             finally:
                 os._exit(0)
         before = len(spooled(tmp_path))
-        while len(list((tmp_path / "spool").glob("*.item"))) < min(before + 1, 16):
+        while len(list((tmp_path / "spool").glob("*/*.item"))) < min(before + 1, 16):
             time.sleep(0.001)
         time.sleep(float(rng.uniform(0.0, 0.03)))
         os.kill(child, signal.SIGKILL)
@@ -173,14 +174,14 @@ def test_without_room_what_waits_keeps_its_order_and_its_numbers(tmp_path: Path)
     assert [i.seq for i in spool.pending(10)] == [1, 2]
 
 
-def test_a_label_of_an_episode_that_is_with_the_learner_follows_it_and_one_that_waits_has_it(
+def test_an_episode_has_the_labels_of_its_time_and_every_label_follows_it(
     tmp_path: Path,
 ) -> None:
     bags = [write(tmp_path, n) for n in (1, 2)]
     label_bag(bags[1], 0, [0.125], "human", 1.0)
     box = outbox(tmp_path)
     box.work()
-    assert spooled(tmp_path) == ["00000001", "00000002"]
+    assert spooled(tmp_path) == ["00000001", "00000002", "00000002:1"]
     second: EpisodeSegment = deserialize_message(
         Spool(tmp_path / "spool").pending(9)[1].payload(), EpisodeSegment
     )
@@ -189,30 +190,57 @@ def test_a_label_of_an_episode_that_is_with_the_learner_follows_it_and_one_that_
         label_bag(bag, 3, [0.5, 0.25], "human", 0.5)
         box.add(bag)
     box.work()
-    assert spooled(tmp_path)[2:] == ["00000001:1", "00000002:2"]
-    item = to_item("/hand0", "boot", Spool(tmp_path / "spool").pending(9)[2])
+    assert spooled(tmp_path)[3:] == ["00000001:1", "00000002:2"]
+    item = to_item("/hand0", "boot", Spool(tmp_path / "spool").pending(9)[3])
     label: RewardLabel = deserialize_message(bytes(item.payload), RewardLabel)
     assert item.kind == LABEL and (label.start_step, list(label.values)) == (3, [0.5, 0.25])
     assert (label.source, label.confidence) == ("human", 0.5)
 
 
-def test_what_a_version_without_a_ledger_handed_over_does_not_go_again(tmp_path: Path) -> None:
-    write(tmp_path, 1)
-    Spool(tmp_path / "spool").append(b"the episode of that bag")
-    box = outbox(tmp_path)
-    box.add(write(tmp_path, 2))
-    box.work()
-    box = outbox(tmp_path)
-    box.work()
-    assert Spool(tmp_path / "spool").newest == 2
-
-
-def test_a_new_spool_does_not_get_old_episodes_again(tmp_path: Path) -> None:
-    write(tmp_path, 1)
+def test_a_new_spool_gets_everything_again_and_so_does_a_new_boot(tmp_path: Path) -> None:
+    bags = [write(tmp_path, n) for n in (1, 2)]
     outbox(tmp_path).work()
+    label_bag(bags[0], 0, [0.5], "human", 1.0)
     (tmp_path / "spool").rename(tmp_path / "lost")
+    spool = Spool(tmp_path / "spool")
+    box = outbox(tmp_path, spool)
+    box.work()
+    everything = ["00000001", "00000001:1", "00000002"]
+    assert spooled(tmp_path) == everything
+    spool.acknowledge(2)
+    box.begin_anew()
+    box.add(write(tmp_path, 3))
+    for _ in range(4):
+        box.work(1)
+    assert spooled(tmp_path) == [*everything, "00000003"]
     outbox(tmp_path).work()
-    assert spooled(tmp_path) == []
+    assert spooled(tmp_path) == [*everything, "00000003"]
+
+
+def test_a_crash_after_the_new_boot_was_written_hands_everything_over_once(tmp_path: Path) -> None:
+    for n in (1, 2):
+        write(tmp_path, n)
+    outbox(tmp_path).work()
+    Spool(tmp_path / "spool").begin_anew()  # and then the process died
+    for _ in range(2):
+        outbox(tmp_path).work()
+        assert spooled(tmp_path) == ["00000001", "00000002"]
+
+
+def test_a_full_spool_takes_up_an_episode_where_it_stopped(tmp_path: Path) -> None:
+    pieces = [bytes([n]) * 60 for n in range(3)]
+    spool = Spool(tmp_path / "spool", limit=100)
+    ledger, got = Ledger(tmp_path / "ledger", spool), []
+    sizes = []
+    while not ledger.find("one"):
+        with contextlib.suppress(SpoolFullError):
+            ledger.put("one", "bag", pieces)
+        with contextlib.suppress(SpoolFullError):
+            ledger.put("one", "bag", pieces)
+        sizes.append((tmp_path / "ledger").stat().st_size)
+        got += [item.payload() for item in spool.pending(9)]
+        spool.acknowledge(spool.newest)
+    assert got == pieces and len(set(sizes)) == 1
 
 
 def test_a_damaged_bag_is_reported_and_the_others_go(tmp_path: Path) -> None:

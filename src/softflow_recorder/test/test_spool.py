@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softflow_recorder.spool import Spool
+from softflow_recorder.spool import Spool, SpoolError, SpoolFullError
 
 
 def seqs(spool: Spool) -> list[int]:
@@ -74,9 +74,54 @@ def test_items_that_a_crash_left_behind_go_with_the_next_acknowledgement(tmp_pat
 
 
 def test_a_half_written_item_is_not_one(tmp_path: Path) -> None:
-    Spool(tmp_path).append(b"a")
-    (tmp_path / "0000000002.item.tmp").write_bytes(b"hal")
+    item = Spool(tmp_path).append(b"a")
+    (item.path.parent / "0000000002-0-00000000.item.tmp").write_bytes(b"hal")
     assert seqs(Spool(tmp_path)) == [1] and Spool(tmp_path).append(b"b").seq == 2
+
+
+def test_a_new_boot_begins_at_one_with_nothing_of_the_old_one(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    old = spool.boot
+    for _ in range(3):
+        spool.append(b"x")
+    spool.acknowledge(2)
+    spool.begin_anew()
+    for one in (spool, Spool(tmp_path)):
+        assert one.boot == spool.boot != old
+        assert (one.newest, one.acknowledged, one.waiting, one.size) == (0, 0, 0, 0)
+    assert {p.name for p in tmp_path.iterdir()} == {"current", spool.boot}
+    assert spool.append(b"y").seq == 1
+
+
+def test_a_missing_item_begins_a_new_boot_and_a_changed_one_is_an_error(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    items = [spool.append(b"abc") for _ in range(3)]
+    items[0].path.write_bytes(b"abd")
+    with pytest.raises(SpoolError, match="crc32 is"):
+        spool.pending(1)[0].payload()
+    items[1].path.unlink()
+    again = Spool(tmp_path)
+    assert again.boot != spool.boot and again.newest == 0
+
+
+def test_a_call_has_at_least_one_item_and_no_more_bytes_than_wanted(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for size in (10, 10, 10, 100):
+        spool.append(bytes(size))
+    assert [len(spool.pending(8, size)) for size in (1, 19, 20, 129, 130)] == [1, 1, 2, 3, 4]
+    spool.acknowledge(3)
+    assert len(spool.pending(8, 1)) == 1 and spool.pending(0, 10) == []
+
+
+def test_beyond_its_bound_nothing_is_stored_until_there_is_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, limit=100)
+    spool.append(bytes(60))
+    for one in (spool, Spool(tmp_path, limit=100)):
+        with pytest.raises(SpoolFullError, match="has 60 bytes in 1 items, may have 100"):
+            one.append(bytes(41))
+    assert spool.append(bytes(40)).seq == 2
+    spool.acknowledge(2)
+    assert spool.append(bytes(500)).seq == 3  # alone it has room
 
 
 @settings(max_examples=25, deadline=None)
