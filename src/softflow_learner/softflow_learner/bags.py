@@ -136,8 +136,8 @@ def rebuild_journal(
             item = Pushed(
                 summary.robot, BOOT, seq, zlib.crc32(payload), payload, SEGMENT, about(SEGMENT, payload)
             )
-            if error := journal.add([item]).error:
-                raise ValueError(error)
+            if why := journal.add([item]).error:
+                raise ValueError(why)
             done.items += 1
         done.episodes[summary.robot] = done.episodes.get(summary.robot, 0) + 1
         done.steps += episode.steps
