@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from rclpy.serialization import deserialize_message
 from softflow_msgs.msg import Observation, RewardLabel
 
 from softflow_bringup.bench.experience import main
-from softflow_bringup.bench.messages import ExperiencePath, make_messages
-from softflow_learner.replay import Replay
+from softflow_bringup.bench.messages import LAYOUT, ExperiencePath, make_messages
+from softflow_learner.bags import load_bags
+from softflow_learner.replay import Replay, Stored
 from softflow_recorder.bag import episode_bags, read_episode
 
 
@@ -19,7 +21,7 @@ from softflow_recorder.bag import episode_bags, read_episode
 def test_what_was_published_is_in_the_replay_and_the_images_in_the_bag(
     tmp_path: Path, cameras: tuple[str, ...]
 ) -> None:
-    replay = Replay(7, 3, 5, 0.99)
+    replay, direct = (Replay(7, 3, 5, 0.99, cameras=cameras) for _ in range(2))
     line = ExperiencePath(tmp_path, replay)
     for seed in range(2):
         messages = make_messages(seed, 20, 7, 3, cameras, 96)
@@ -31,6 +33,12 @@ def test_what_was_published_is_in_the_replay_and_the_images_in_the_bag(
         assert np.array_equal(stored.actions, [m.applied_action for m in seen[1:]])
         assert np.array_equal(stored.rewards, [m.values[0] for m in labels])
     assert replay.size() == replay.online_steps == 40
+    assert load_bags(direct, tmp_path / "bags", LAYOUT) == (2, [])
+    for name in replay.episodes():
+        for field in fields(Stored):
+            one, two = (getattr(r.episode(name), field.name) for r in (replay, direct))
+            assert one.tobytes() == two.tobytes() if isinstance(one, np.ndarray) else one == two
+        assert {camera: len(track) for camera, track in one.items()} == dict.fromkeys(cameras, 21)
     images = read_episode(episode_bags(tmp_path / "bags")[-1]).images
     assert {name: len(set(track)) for name, track in images.items()} == dict.fromkeys(cameras, 21)
 

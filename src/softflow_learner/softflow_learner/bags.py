@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from softflow_learner.journal import SUFFIX, Journal, Pushed
+from softflow_learner.journal import FILE, SEGMENT, About, Journal, Pushed
 from softflow_learner.replay import Replay
 from softflow_node.files import fsync
 from softflow_recorder.bag import BagError, Summary, episode_bags, read_episode, read_summary
@@ -97,6 +97,7 @@ def rebuild_journal(
     bags: Sequence[Path],
     layout_hash: str,
     payloads: Callable[[str, EpisodeData], Sequence[bytes]],
+    about: Callable[[int, bytes], About | None],
 ) -> Rebuilt:
     """Write what the robots of these bags would have handed over: robot by robot, each one's bags by name.
 
@@ -105,6 +106,7 @@ def rebuild_journal(
         bags: directories of bags, of any number of robots.
         layout_hash: of the task.
         payloads: of (robot, episode), as the recorder makes them.
+        about: what (kind, payload) is about.
 
     Raises:
         ValueError: the bags hold no episode of training.
@@ -131,7 +133,11 @@ def rebuild_journal(
         known.add(episode.episode_id)
         for payload in payloads(summary.robot, episode):
             seq = numbers[summary.robot] = numbers.get(summary.robot, 0) + 1
-            journal.add(Pushed(summary.robot, BOOT, seq, zlib.crc32(payload), payload))
+            item = Pushed(
+                summary.robot, BOOT, seq, zlib.crc32(payload), payload, SEGMENT, about(SEGMENT, payload)
+            )
+            if why := journal.add([item]).error:
+                raise ValueError(why)
             done.items += 1
         done.episodes[summary.robot] = done.episodes.get(summary.robot, 0) + 1
         done.steps += episode.steps
@@ -142,7 +148,7 @@ def rebuild_journal(
 
 def require_empty(directory: Path) -> None:
     """Raises ValueError if a journal holds items."""
-    held = sum(1 for _ in directory.rglob(f"*{SUFFIX}"))
+    held = sum(Journal(directory).robots().values()) if (directory / FILE).exists() else 0
     if held:
         raise ValueError(f"{directory} holds {held} items, must be empty: move it away first")
 

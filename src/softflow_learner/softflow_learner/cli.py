@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def rebuild(options: argparse.Namespace) -> int:
     """The experience of a run from the robots' bags; then read back as a learner does, and counted."""
-    from softflow_learner.messages import add_payload
+    from softflow_learner.messages import about, add_payload
     from softflow_recorder.messages import to_payloads
 
     if not options.bags:
@@ -47,11 +47,11 @@ def rebuild(options: argparse.Namespace) -> int:
     task, experience = make_task(options.task), options.run / "experience"
     require_empty(experience)
     new = experience.with_name("experience.rebuilding")
-    found = rebuild_journal(new, options.bags, task.layout.hash, to_payloads)
+    found = rebuild_journal(new, options.bags, task.layout.hash, to_payloads, about)
     for line in found.refused:
         print(f"refused: {line}", file=sys.stderr)
     replay = Replay(task.layout.size, task.action_dim, 1, 1.0, capacity=max(1, found.steps))
-    steps = sum(add_payload(replay, payload, task.layout.hash) for payload in Journal(new).payloads())
+    steps = sum(add_payload(replay, stored.payload, task.layout.hash) for stored in Journal(new).stored())
     episodes = sum(found.episodes.values())
     if (steps, len(replay.episodes())) != (found.steps, episodes):
         raise ValueError(

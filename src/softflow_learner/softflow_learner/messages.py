@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from rclpy.serialization import deserialize_message
-from softflow_msgs.msg import EpisodeSegment, ExperienceItem, PolicyManifest, RewardLabel
+from softflow_msgs.msg import EpisodeSegment, ExperienceItem, ImageSequence, PolicyManifest, RewardLabel
 
 from softflow_learner.canary import Part
 from softflow_learner.journal import LABEL, About, Pushed
@@ -15,11 +17,11 @@ from softflow_node.messages import numpy32
 
 def from_item(message: ExperienceItem) -> Pushed:
     payload = bytes(message.payload)
-    about = _about(message.kind, payload)
-    return Pushed(message.robot, message.boot, message.seq, message.crc32, payload, message.kind, about)
+    told = about(message.kind, payload)
+    return Pushed(message.robot, message.boot, message.seq, message.crc32, payload, message.kind, told)
 
 
-def _about(kind: int, payload: bytes) -> About | None:
+def about(kind: int, payload: bytes) -> About | None:
     try:
         if kind == LABEL:
             label: RewardLabel = deserialize_message(payload, RewardLabel)
@@ -40,10 +42,7 @@ def add_label(replay: Replay, payload: bytes) -> int:
         label: RewardLabel = deserialize_message(payload, RewardLabel)
     except Exception as error:  # rclpy says nothing about what damaged bytes raise
         raise ValueError(f"payload of {len(payload)} bytes is not a reward label: {error}") from error
-    relabel = getattr(replay, "relabel", None)
-    if relabel is None:
-        raise ValueError(f"label {label.revision} of episode {label.episode_id!r}: the replay cannot relabel")
-    return int(relabel(label.episode_id, label.start_step, np.array(numpy32(label.values)), label.revision))
+    return replay.relabel(label.episode_id, label.start_step, np.array(numpy32(label.values)), label.revision)
 
 
 def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:
@@ -73,7 +72,13 @@ def add_payload(replay: Replay, payload: bytes, layout_hash: str) -> int:
         final=segment.final,
         start_step=segment.start_step,
         interventions=np.array(segment.interventions, dtype=np.bool_),
+        images={sequence.camera: _split(sequence) for sequence in segment.images},
     )
+
+
+def _split(sequence: ImageSequence) -> list[bytes]:
+    data, ends = bytes(sequence.data), [0, *sequence.ends]
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 def canary_part(payload: bytes) -> Part:

@@ -78,8 +78,8 @@ def test_rebuilt_from_bags_equals_what_was_streamed(
     assert "/hand0: 4 episodes\n/hand1: 4 episodes\n" in told and "8 episodes, 80 steps" in told
     assert "1 bags not for training, 0 refused" in told
     rebuilt, direct = replay(), replay()
-    for payload in Journal(tmp_path / "run" / "experience").payloads():
-        add_payload(rebuilt, payload, HASH)
+    for stored in Journal(tmp_path / "run" / "experience").stored():
+        add_payload(rebuilt, stored.payload, HASH)
     for name in ("hand0", "hand1"):
         load_bags(direct, tmp_path / name, HASH)
     assert_same_episodes(streamed, rebuilt)
@@ -101,8 +101,8 @@ def test_rewards_that_were_labelled_later_are_the_same_in_both(
     assert changed == [1, 2], "the older one came last: the newer one's step keeps its reward"
     assert main(["rebuild", "--run", str(tmp_path / "run"), "--bags", str(tmp_path / "hand0")]) == 0
     rebuilt = replay()
-    for payload in Journal(tmp_path / "run" / "experience").payloads():
-        add_payload(rebuilt, payload, HASH)
+    for stored in Journal(tmp_path / "run" / "experience").stored():
+        add_payload(rebuilt, stored.payload, HASH)
     assert_same_episodes(streamed, rebuilt)
     assert rebuilt.episode(f"{4:08x}").rewards[2:5].tolist() == [8.0, 6.0, 7.0]
 
@@ -121,8 +121,8 @@ def test_the_beginning_of_a_recovered_episode_counts(tmp_path: Path) -> None:
     direct, rebuilt = replay(), replay()
     assert load_bags(direct, tmp_path / "b", HASH) == (1, [])
     assert main(["rebuild", "--run", str(tmp_path / "run"), "--bags", str(tmp_path / "b")]) == 0
-    for payload in Journal(tmp_path / "run" / "experience").payloads():
-        add_payload(rebuilt, payload, HASH)
+    for stored in Journal(tmp_path / "run" / "experience").stored():
+        add_payload(rebuilt, stored.payload, HASH)
     assert_same_episodes(direct, rebuilt)
     assert direct.size() == 14 and np.array_equal(direct.episode("a").states, toy.states[:14])
 
@@ -131,19 +131,19 @@ def test_experience_that_is_there_is_not_touched(
     two_robots: dict[str, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal = Journal(tmp_path / "run" / "experience")
-    journal.add(Pushed("/hand0", "boot", 1, 0, b""))
+    journal.add([Pushed("/hand0", "boot", 1, 0, b"")])
     assert main(["rebuild", "--run", str(tmp_path / "run"), "--bags", str(tmp_path / "hand0")]) == 2
     assert "holds 1 items, must be empty" in capsys.readouterr().err
-    assert list(journal.payloads()) == [b""]
+    assert [stored.payload for stored in journal.stored()] == [b""]
 
 
 def test_what_an_interrupted_rebuild_left_is_made_anew(
     two_robots: dict[str, list[Path]], tmp_path: Path
 ) -> None:
     left = Journal(tmp_path / "run" / "experience.rebuilding")
-    left.add(Pushed("/hand7", "bags", 1, 0, b""))
+    left.add([Pushed("/hand7", "bags", 1, 0, b"")])
     assert main(["rebuild", "--run", str(tmp_path / "run"), "--bags", str(tmp_path / "hand0")]) == 0
-    assert len(list(Journal(tmp_path / "run" / "experience").payloads())) == 4
+    assert len(list(Journal(tmp_path / "run" / "experience").stored())) == 4
     assert not (tmp_path / "run" / "experience.rebuilding").exists()
 
 

@@ -145,7 +145,7 @@ class ExperiencePath:
     def _push(self, items: Sequence[Any]) -> list[bytes]:
         data = serialize_message(PushExperience.Request(items=list(items)))
         received = [from_item(item) for item in deserialize_message(data, PushExperience.Request).items]
-        return [item.payload for item in received if self._journal.add(item)]
+        return [item.payload for item in self._journal.add(received).new]
 
     def _closed(self, bag: Path) -> None:
         self.bag_bytes = sum(file.stat().st_size for file in bag.iterdir())
