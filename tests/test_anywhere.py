@@ -178,9 +178,12 @@ def test_a_cut_and_a_bad_link_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 @needs_hosts
-@pytest.mark.parametrize("taken_along", ["everything"])
+@pytest.mark.parametrize("taken_along", ["everything", "checkpoints"])
 def test_another_learner_takes_over(taken_along: str, tmp_path: Path) -> None:
-    """Learner A is killed; B goes on elsewhere, from a copy of A's run."""
+    """Learner A is killed; B goes on elsewhere, from a copy of A's run or of its checkpoints alone.
+
+    Without A's journal B gets everything again from the robot's bags.
+    """
     first, second = tmp_path / "a", tmp_path / "b"
     weights = prepare_learner(first)
     with hosts.Network(["robot", "a", "b"]) as network:

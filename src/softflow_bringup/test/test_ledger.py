@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import struct
 import sys
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from softflow_bringup.bench.ledger import Audit, audit
+from softflow_bringup.bench.ledger import Audit, Item, audit, journal_items
 from softflow_bringup.bench.motion import Limits, MotionCheck
 from softflow_bringup.bench.system import message_definitions
+from softflow_learner.journal import About, Journal, Pushed
 from softflow_recorder.bag import read_episode
-from softflow_recorder.messages import to_payload
+from softflow_recorder.messages import to_payloads
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "softflow_recorder" / "test"))
 
@@ -25,16 +30,18 @@ EPISODES = 4
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A robot and a learner that agree: bags, spool, journal."""
-    boot = tmp_path / "journal" / "hand0" / "bb"
-    boot.mkdir(parents=True)
+    journal, boot = Journal(tmp_path / "journal"), "bb"
     for index in range(EPISODES):
         toy = Toy.make(index, steps=6 + index, episode_id=f"{index:032d}", mode="train")
         path = toy.write(tmp_path / "robot" / "bags" / f"bag{index}")
-        (boot / f"{index + 1:010d}.segment").write_bytes(to_payload("/hand0", read_episode(path)))
+        episode = read_episode(path)
+        [payload] = to_payloads("/hand0", episode)
+        about = About(episode.episode_id, 0, episode.steps)
+        assert journal.add([Pushed("/hand0", boot, index + 1, zlib.crc32(payload), payload, 0, about)]).new
     Toy.make(9, episode_id="d" * 32, mode="demo").write(tmp_path / "robot" / "bags" / "demonstration")
-    spool = tmp_path / "robot" / "spool"
-    spool.mkdir()
-    (spool / "boot").write_text(boot.name)
+    spool = tmp_path / "robot" / "spool" / boot
+    spool.mkdir(parents=True)
+    (spool.parent / "current").write_text(boot)
     (spool / "acknowledged").write_text(str(EPISODES))
     return tmp_path
 
@@ -43,8 +50,21 @@ def examine(run: Path) -> Audit:
     return audit([run / "robot"], run / "journal", message_definitions())
 
 
-def segments(run: Path) -> list[Path]:
-    return sorted((run / "journal").glob("*/*/*.segment"))
+def rewrite(run: Path, edit: Callable[[list[Item]], list[Item]]) -> None:
+    """Another journal in the place of the run's."""
+    data = b""
+    for item in edit(list(journal_items(run / "journal"))):
+        fields = {"robot": item.robot, "boot": item.boot, "seq": item.seq, "kind": 0}
+        header = json.dumps(fields).encode()
+        sizes = struct.pack("<II", len(header), len(item.payload))
+        data += (
+            b"SFJ1"
+            + sizes
+            + struct.pack("<I", zlib.crc32(sizes + header + item.payload))
+            + header
+            + item.payload
+        )
+    (run / "journal" / "journal").write_bytes(data)
 
 
 def test_two_sides_that_agree(run: Path) -> None:
@@ -55,22 +75,24 @@ def test_two_sides_that_agree(run: Path) -> None:
 
 
 def drop_last(run: Path) -> None:
-    segments(run)[-1].unlink()
+    rewrite(run, lambda items: items[:-1])
 
 
 def drop_middle(run: Path) -> None:
-    segments(run)[1].unlink()
+    rewrite(run, lambda items: [items[0], *items[2:]])
 
 
 def repeat(run: Path) -> None:
-    paths = segments(run)
-    paths[0].with_name("0000000005.segment").write_bytes(paths[0].read_bytes())
+    rewrite(run, lambda items: [*items, replace(items[0], seq=5)])
 
 
 def change(run: Path) -> None:
-    data = bytearray(segments(run)[2].read_bytes())
-    data[len(data) // 2] ^= 1
-    segments(run)[2].write_bytes(bytes(data))
+    def harm(items: list[Item]) -> list[Item]:
+        data = bytearray(items[2].payload)
+        data[len(data) // 2] ^= 1
+        return [*items[:2], replace(items[2], payload=bytes(data)), items[3]]
+
+    rewrite(run, harm)
 
 
 def remove_bag(run: Path) -> None:
@@ -79,7 +101,7 @@ def remove_bag(run: Path) -> None:
 
 
 def wait(run: Path) -> None:
-    (run / "robot" / "spool" / "0000000009.item").write_bytes(b"")
+    (run / "robot" / "spool" / "bb" / "0000000009-0-00000000.item").write_bytes(b"")
 
 
 @pytest.mark.parametrize(

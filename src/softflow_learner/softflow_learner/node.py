@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -6,6 +6,9 @@ or softflow_learner takes part.
 
 from __future__ import annotations
 
+import json
+import struct
+import zlib
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,6 +23,8 @@ from rosbags.typesys.store import Typestore
 
 TERMINATED, TRUNCATED = 1, 2
 """EpisodeEvent.kind of the ends that are learned from."""
+_HEAD = struct.Struct("<4sIII")
+"""Of a record: magic, bytes of the header, bytes of the payload, crc32 of all but magic and itself."""
 SEGMENT = "softflow_msgs/msg/EpisodeSegment"
 
 
@@ -48,6 +53,9 @@ class Item:
     boot: str
     seq: int
     payload: bytes
+    """Empty where the item was noted as one that is there under another number."""
+    kind: int = 0
+    """Of ExperienceItem; 0 = a segment"""
 
 
 @dataclass
@@ -83,7 +91,7 @@ def audit(robots: Sequence[Path], journal: Path, messages: Path) -> Audit:
 
     Args:
         robots: every robot that handed over to this learner.
-        journal: directory <robot>/<boot>/<seq>.segment.
+        journal: directory of the file `journal`.
         messages: directory of the .msg files of softflow_msgs.
     """
     report = Audit()
@@ -96,7 +104,7 @@ def audit(robots: Sequence[Path], journal: Path, messages: Path) -> Audit:
                 if found[0] in recorded:
                     report.doubled.append(f"episode {found[0]} is in two bags, {path.name} is one")
                 recorded[found[0]] = found[1]
-        report.waiting += len(list((robot / "spool").glob("*.item")))
+        report.waiting += waiting_items(robot / "spool")
     report.episodes = len(recorded)
     items = list(journal_items(journal))
     _compare(report, recorded, items, _segment_types(messages))
@@ -156,13 +164,38 @@ def _bag_messages(path: Path) -> Iterator[tuple[str, Any]]:
             yield channel.topic, store.deserialize_cdr(message.data, schema.name)
 
 
+def waiting_items(spool: Path) -> int:
+    """Items that are not acknowledged, of the boot that counts."""
+    if not (spool / "current").is_file():
+        return 0
+    folder = spool / (spool / "current").read_text()
+    told = folder / "acknowledged"
+    acknowledged = int(told.read_text()) if told.exists() else 0
+    return sum(int(path.stem.split("-")[0]) > acknowledged for path in folder.glob("*.item"))
+
+
 # -- The learner's side
 
 
 def journal_items(journal: Path) -> Iterator[Item]:
-    """Everything that a learner has stored."""
-    for path in sorted(journal.glob("*/*/*.segment")):
-        yield Item(path.parts[-3], path.parts[-2], int(path.stem), path.read_bytes())
+    """Everything that a learner has stored, in the order in which it came; ends at the first byte that is no record."""
+    file, at = journal / "journal", 0
+    data = file.read_bytes() if file.exists() else b""
+    while at + _HEAD.size <= len(data):
+        magic, header_size, payload_size, crc = _HEAD.unpack_from(data, at)
+        middle = at + _HEAD.size + header_size
+        end = middle + payload_size
+        if (
+            magic != b"SFJ1"
+            or end > len(data)
+            or zlib.crc32(data[at + 4 : at + 12] + data[at + 16 : end]) != crc
+        ):
+            return
+        header = json.loads(data[at + _HEAD.size : middle])
+        yield Item(
+            header["robot"].strip("/"), header["boot"], header["seq"], data[middle:end], header["kind"]
+        )
+        at = end
 
 
 def _segment_types(messages: Path) -> Typestore:
@@ -177,11 +210,12 @@ def _segment_types(messages: Path) -> Typestore:
 def _compare(report: Audit, recorded: dict[str, Steps], items: list[Item], store: Typestore) -> None:
     """One journal against all bags."""
     pieces: dict[str, list[Any]] = defaultdict(list)
-    for item in items:
+    stored = [item for item in items if item.payload and item.kind == 0]
+    for item in stored:
         segment = store.deserialize_cdr(item.payload, SEGMENT)
         pieces[segment.episode_id].append(segment)
-    report.items += len(items)
-    for robot, count in Counter(item.robot for item in items).items():
+    report.items += len(stored)
+    for robot, count in Counter(item.robot for item in stored).items():
         report.by_robot[robot] = report.by_robot.get(robot, 0) + count
     for episode_id in recorded.keys() - pieces.keys():
         report.lost.append(f"episode {episode_id} ({recorded[episode_id].count} steps) is in a bag only")
@@ -238,9 +272,11 @@ def _check_numbers(report: Audit, items: list[Item]) -> None:
 
 def _check_acknowledged(report: Audit, spool: Path, items: list[Item]) -> None:
     """What the robot forgot because it was acknowledged must be with the learner."""
-    if not (spool / "boot").is_file():
+    if not (spool / "current").is_file():
         return
-    boot, acknowledged = (spool / "boot").read_text(), int((spool / "acknowledged").read_text())
+    boot = (spool / "current").read_text()
+    told = spool / boot / "acknowledged"
+    acknowledged = int(told.read_text()) if told.exists() else 0
     stored = {item.seq for item in items if item.boot == boot}
     missing = sorted(set(range(1, acknowledged + 1)) - stored)
     if missing:

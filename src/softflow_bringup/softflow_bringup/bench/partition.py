@@ -17,7 +17,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from softflow_bringup.bench.hosts import Host, Network, why_not
-from softflow_bringup.bench.ledger import Audit, audit
+from softflow_bringup.bench.ledger import Audit, audit, journal_items
 from softflow_bringup.bench.system import (
     ONLINE,
     closed_bags,
@@ -135,7 +135,7 @@ def end(process: Popen[bytes]) -> None:
 
 def stored_items(learner: Path) -> int:
     """In the journal of a learner's run directory."""
-    return len(list((learner / "experience").glob("*/*/*.segment")))
+    return sum(bool(item.payload) for item in journal_items(learner / "experience"))
 
 
 def partition(run: Path, seconds: float, seed: int = 0, speed: str = "1") -> Outcome:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from ament_index_python.packages import get_package_share_directory
 
+from softflow_bringup.bench.ledger import waiting_items
 from softflow_bringup.graph import GraphDescription
 from softflow_bringup.respawn import RespawnLimits
 from softflow_learner.session import Session
@@ -58,7 +59,7 @@ def message_definitions() -> Path:
 
 def spool_items(robot: Path) -> int:
     """Items of a robot's run directory that are not acknowledged."""
-    return len(list((robot / "spool").glob("*.item")))
+    return waiting_items(robot / "spool")
 
 
 def closed_bags(robot: Path) -> int:
