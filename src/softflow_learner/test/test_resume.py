@@ -17,7 +17,7 @@ from softflow_learner.messages import add_payload
 from softflow_learner.session import Session
 from softflow_learner.stages import OnlineLearning
 from softflow_recorder.bag import read_episode
-from softflow_recorder.messages import to_payload
+from softflow_recorder.messages import to_payloads
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "softflow_recorder" / "test"))
 
@@ -47,8 +47,8 @@ class Learner:
         assert self.session.load_demonstrations(demos) == []
         self.session.stage = "online"
         self.journal = Journal(run / "experience")
-        for payload in self.journal.payloads():
-            self._add(payload)
+        for item in self.journal.stored():
+            self._add(item.payload)
         self.online = OnlineLearning(self.session.agent, self.session.replay)
         self.online.rounds = int(self.session.extra.get("online_rounds", 0))
 
@@ -57,7 +57,7 @@ class Learner:
 
     def push(self, seq: int, payload: bytes) -> None:
         """An item comes in."""
-        if self.journal.add(Pushed("/hand0", "boot", seq, zlib.crc32(payload), payload)):
+        if self.journal.add([Pushed("/hand0", "boot", seq, zlib.crc32(payload), payload)]).new:
             self._add(payload)
 
     def learn(self, rounds: int = 10**6) -> int:
@@ -89,7 +89,7 @@ def payloads(tmp_path: Path) -> list[bytes]:
         paths.append(toy.write(tmp_path / "bags" / f"bag{index}"))
     # The toy's chunks are a teacher's, which the replay takes for demonstrations.
     episodes = [dataclasses.replace(read_episode(path), source="policy") for path in paths]
-    return [to_payload("/hand0", episode) for episode in episodes]
+    return [payload for episode in episodes for payload in to_payloads("/hand0", episode)]
 
 
 def tensors(learner: Learner) -> dict[str, torch.Tensor]:
