@@ -51,6 +51,8 @@ class Shared(Alone):
         """Meets the others by a file, or where torchrun says. Raises ProcessLostError if they do not come."""
         super().__init__(device)
         self.rank, self.size = rank, size
+        self.lost = False
+        """Another process is gone: nothing can be shared any more."""
         self._rows = range(0)
         self._all_rows = 0
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
@@ -113,10 +115,11 @@ class Shared(Alone):
         except ProcessLostError:
             raise
         except RuntimeError as error:
-            raise ProcessLostError(self._lost(what, error)) from error
+            self.lost = True
+            raise ProcessLostError(self._why(what, error)) from error
 
-    def _lost(self, what: str, error: Exception) -> str:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    def _why(self, what: str, error: Exception) -> str:
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # What follows is advice.
         return f"process {self.rank} of {self.size} has lost another one in {what}: {reason}"
 
 
@@ -166,8 +169,9 @@ class Leader(Shared):
         self._agent = None
 
     def end(self) -> None:
-        """Let the workers go."""
-        self._send({"end": True})
+        """Let the workers go, if they are still there."""
+        if not self.lost:
+            self._send({"end": True})
 
     def _send_agent(self, agent: Agent) -> None:
         """A copy for each worker, where there is none yet or where settings have changed."""
@@ -188,6 +192,7 @@ class Leader(Shared):
 
     def _check_children(self) -> None:
         if dead := self._dead():
+            self.lost = True
             raise ProcessLostError(dead)
 
     def _dead(self) -> str:
@@ -196,11 +201,11 @@ class Leader(Shared):
         parts = [f"process {rank} of {self.size} has ended with code {code}" for rank, code in ended]
         return "; ".join(parts)
 
-    def _lost(self, what: str, error: Exception) -> str:
+    def _why(self, what: str, error: Exception) -> str:
         until = time.monotonic() + 1.0
         while self._children and not self._dead() and time.monotonic() < until:
             time.sleep(0.02)
-        return self._dead() or super()._lost(what, error)
+        return self._dead() or super()._why(what, error)
 
 
 class Worker(Shared):

@@ -13,18 +13,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from softflow_learner.distributed import WORK_LIMIT, Child, Leader, ProcessLostError, Worker
+from softflow_learner.distributed import Child, Leader, ProcessLostError, Worker
 from softflow_learner.parallel import Alone, find_device
 from softflow_node.parameters import ParameterError
 
 MEETING = "SOFTFLOW_MEETING"
 """Environment of a leader's child: the file by which they find each other."""
+END_LIMIT = 10.0
+"""[s] for a child to end once it may."""
 
 
 @contextmanager
@@ -99,19 +101,19 @@ def _stay_on_this_machine() -> None:
 
 @contextmanager
 def _led(leader: Leader) -> Iterator[Leader]:
+    good = False
     try:
         yield leader
         leader.end()
-    except BaseException:
-        if leader.device.type == "cpu":  # NCCL would wait for the others.
+        good = not leader.lost
+    finally:
+        if good or leader.device.type == "cpu":  # NCCL would wait for those that are lost.
             dist.destroy_process_group()
-        raise
-    dist.destroy_process_group()
 
 
 @contextmanager
 def _children(processes: int, device: str, meeting: Path) -> Iterator[list[Child]]:
-    """Ranks 1 and up. They go with the leader; after an error they are killed."""
+    """Ranks 1 and up. They go with the leader; after an error, or if they do not, they are killed."""
     threads = str(torch.get_num_threads())
     command = [sys.executable, "-m", "softflow_learner.processes", "--device", device, "--threads", threads]
     children: list[Child] = []
@@ -122,7 +124,8 @@ def _children(processes: int, device: str, meeting: Path) -> Iterator[list[Child
             children.append(subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True))
         yield children
         for child in children:
-            child.wait(WORK_LIMIT.total_seconds())
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(END_LIMIT)
     finally:
         for child in children:
             child.kill()

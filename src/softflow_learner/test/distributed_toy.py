@@ -1,6 +1,6 @@
 """Toy training of every stage, alone or shared. As a program, under torchrun: every rank leaves what it ended with.
 
-python -m torch.distributed.run --nproc-per-node 3 distributed_toy.py OUT float64
+python -m torch.distributed.run --nproc-per-node 3 distributed_toy.py OUT float64 flow gaussian
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,9 +80,7 @@ def left(agent: Agent) -> dict[str, torch.Tensor]:
     """Every weight, and the gradients of the last updates."""
     modules = {"policy": agent.policy, "target": agent.target_critic, "slow": agent.slow_actor}
     modules |= {"reference": agent.reference}
-    out = {
-        f"{m}/{k}": v.clone() for m, each in modules.items() if each for k, v in each.state_dict().items()
-    }
+    out = {f"{m}/{k}": v.clone() for m, each in modules.items() if each for k, v in each.state_dict().items()}
     grads = {k: p.grad for k, p in agent.policy.named_parameters() if p.grad is not None}
     return out | {f"gradient/{k}": v.clone() for k, v in grads.items()}
 
@@ -140,11 +138,11 @@ def poisoned(world: Alone) -> dict[str, torch.Tensor]:
     return left(agent) | {"counts": torch.tensor([*counts, agent.gradient_step, agent.skipped])}
 
 
-def everything(world: Alone) -> dict[str, torch.Tensor]:
-    """All cases; the last agent is that of the default settings."""
+def everything(world: Alone, names: Iterable[str] = tuple(CASES)) -> dict[str, torch.Tensor]:
+    """These cases; the last agent is that of the last of them."""
     found = {"masks/" + k: v for k, v in masks(world).items()}
     found |= {"poisoned/" + k: v for k, v in poisoned(world).items()}
-    for name in CASES:
+    for name in names:
         found |= {f"{name}/{k}": v for k, v in train(name, world).items()}
     return found
 
@@ -160,7 +158,7 @@ def numbers(dtype: str) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def main(out: Path, dtype: str) -> None:
+def main(out: Path, dtype: str, *names: str) -> None:
     torch.set_num_threads(1)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     with numbers(dtype):
@@ -170,8 +168,8 @@ def main(out: Path, dtype: str) -> None:
             save_file(left(agent), out / f"{rank}.safetensors")
             return
         with gathered() as world:
-            save_file(everything(world), out / "0.safetensors")
+            save_file(everything(world, names), out / "0.safetensors")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])
