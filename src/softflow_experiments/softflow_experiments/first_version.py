@@ -103,7 +103,8 @@ class FirstVersion:
     def actor_update(self, batch: Batch) -> float:
         """See `Agent.actor_update`."""
         config, states = self.agent.config, self.agent.policy.normalizer(batch.states)
-        data = losses.perturb(batch.actions, config.imitation_sigma, self.agent.torch_rng)
+        noise = torch.randn(batch.actions.shape, generator=self.agent.torch_rng)
+        data = losses.perturb(batch.actions, config.imitation_sigma, noise)
         nll = -self._log_prob(data, states).mean() / self.agent.spec.chunk_dim
         chunks, _ = self._sample(states, self.agent._noise(len(batch)))
         values = _values(self.critic, states, losses.clip_straight_through(chunks)).mean(0)

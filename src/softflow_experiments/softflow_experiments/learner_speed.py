@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,8 @@ import torch
 from softflow_experiments.first_version import FirstVersion
 from softflow_learner.agent import Agent
 from softflow_learner.config import Config
+from softflow_learner.parallel import DEVICES
+from softflow_learner.processes import gathered
 from softflow_learner.replay import Replay
 from softflow_policy.policy import ChunkPolicy
 from softflow_policy.spec import PolicySpec
@@ -85,6 +88,20 @@ def learner(settings: dict[str, dict[str, object]], seconds: float) -> list[str]
     return lines
 
 
+def shared(processes: int, batch: int, device: str, seconds: float) -> float:
+    """Rounds/s of so many processes: a batch is sampled, a critic and an actor update learn from it."""
+    agent, replay = example(dataclasses.replace(Config(), batch_size=batch))
+
+    def action() -> None:
+        drawn = replay.sample(batch, 0.5, agent.numpy_rng)
+        agent.critic_update(drawn)
+        agent.actor_update(drawn)
+
+    with gathered(processes, device) as world:
+        agent.join(world)
+        return rates({"round": action}, seconds)["round"]
+
+
 def chunk_cost(spec: PolicySpec, seconds: float) -> tuple[int, float, float]:
     """Parameters of the flow; seconds for one chunk at batch 1; seconds for one product that reads as many weights."""
     flow = ChunkPolicy(spec).flow
@@ -104,7 +121,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--compiled", action="store_true", help="torch.compile too; takes a minute to start")
+    parser.add_argument("--processes", type=int, nargs="+", default=[], help="only: so many share an update")
+    parser.add_argument("--batch", type=int, nargs="+", default=[256, 2048], help="windows, with --processes")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="with --processes")
     options = parser.parse_args(argv)
+    if options.processes:
+        torch.set_num_threads(options.threads[0])
+        print(f"{options.device}, {options.threads[0]} thread(s) a process\n")
+        print("| batch | processes | rounds/s |\n|---|---|---|")
+        for batch, count in itertools.product(options.batch, options.processes):
+            rounds = shared(count, batch, options.device, options.seconds)
+            print(f"| {batch} | {count} | {rounds:.1f} |", flush=True)
+        return 0
     variants: dict[str, dict[str, object]] = {"float32": {}, "bfloat16": {"precision": "bfloat16"}}
     if options.compiled:
         variants |= {f"{k}, compiled": {**v, "compiled": True} for k, v in list(variants.items())}

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from softflow_learner import losses
 from softflow_learner.config import NEEDS_LIKELIHOOD, Config, check_fit
+from softflow_learner.packing import mapped
+from softflow_learner.parallel import Alone
 from softflow_learner.replay import Batch
 from softflow_policy.actor import Actor, Code
 from softflow_policy.policy import ChunkPolicy
@@ -20,6 +22,9 @@ from softflow_policy.spec import PolicySpec
 
 Scalars = dict[str, float]
 T = TypeVar("T")
+
+PULLS = ("nll", "kl")
+"""Terms of the actor's loss that pull to the data or to pi0."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -31,6 +36,8 @@ class Agent:
 
     def __init__(self, spec: PolicySpec, config: Config) -> None:
         self.spec = spec
+        self.world = Alone()
+        """The processes that share the updates, and their devices."""
         self.configure(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -42,6 +49,7 @@ class Agent:
         """Exponential moving average of the actor, if `actor_tau` asks for one."""
         self.actor_optimizer = self._adam(self.policy.flow)
         self.critic_optimizer = self._adam(self.policy.critic)
+        # On the CPU whatever the device: the same noise everywhere, so a checkpoint goes on on another device.
         self.torch_rng = torch.Generator().manual_seed(config.seed)
         self.numpy_rng = np.random.default_rng(config.seed)
         self.gradient_step = 0
@@ -54,6 +62,20 @@ class Agent:
         check_fit(config, self.spec)
         self.config = config
         self._compiled: dict[str, Callable[..., Any]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the updates are worked out."""
+        return self.world.device
+
+    def join(self, world: Alone) -> None:
+        """From now on share the updates with these processes, on this one's device."""
+        self.world = world
+        for module in (self.policy, self.target_critic, self.reference, self.slow_actor):
+            if module is not None:
+                module.to(world.device)
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            optimizer.load_state_dict(optimizer.state_dict())  # Its moments follow the parameters.
 
     @property
     def actor(self) -> Actor:
@@ -74,33 +96,41 @@ class Agent:
     def fit_normalizer(self, states: np.ndarray) -> None:
         """Once, before imitation, from the demonstrations' states (N, S)."""
         self.policy.normalizer.fit(torch.from_numpy(states))
+        self.world.changed()
 
     # -- Stage 1
 
     def imitation_update(self, batch: Batch) -> Scalars:
         """L = -E[log pi(x + sigma * eps | s)] / D."""
+        batch = self._begin("imitation_update", batch)
         states = self.policy.normalizer(batch.states)
-        nll = self._run(self._imitation_loss, states, self._perturbed(batch), batch.imitable)
-        norm = self._actor_step(nll)
+        data = self._perturbed(batch)
+        loss = self._run(self._imitation_loss, states, data, *self._data_inputs(batch, data))
+        (nll,) = self.world.means([loss.detach()])
+        norm = self._actor_step(loss, nll)
         self.reference = None  # Whatever stage 3 compares with is imitated first.
         return {"nll": nll.item(), "actor_gradient": norm}
 
-    def _imitation_loss(self, states: Tensor, chunks: Tensor, weights: Tensor) -> Tensor:
-        return self._data_loss(self.policy.flow.encode(states), chunks, weights)
+    def _imitation_loss(
+        self, states: Tensor, chunks: Tensor, weights: Tensor, total: Tensor, *noise: Tensor
+    ) -> Tensor:
+        return self._data_loss(self.policy.flow.encode(states), chunks, weights, total, *noise)
 
     # -- Stage 2
 
     def critic_update(self, batch: Batch) -> Scalars:
         """Q_j towards y = R + gamma^m (1 - terminated) * agg_j Qbar_j(s_{t+m}, x'), x' ~ pi."""
+        batch = self._begin("critic_update", batch)
         normalise = self.policy.normalizer
         with torch.no_grad():
             next_values = self.next_values(normalise(batch.next_states))
             target = losses.td_target(batch.returns, batch.discounts, next_values)
         loss = self._run(self._critic_loss, normalise(batch.states), batch.actions, target)
-        norm = self._step(self.critic_optimizer, loss)
+        td_loss, mean = self.world.means([loss.detach(), target.mean()])
+        norm = self._step(self.critic_optimizer, loss, td_loss)
         if np.isfinite(norm):
             follow(self.target_critic, self.policy.critic, self.config.target_tau)
-        return {"td_loss": loss.item(), "target": target.mean().item(), "critic_gradient": norm}
+        return {"td_loss": td_loss.item(), "target": mean.item(), "critic_gradient": norm}
 
     def _critic_loss(self, states: Tensor, chunks: Tensor, target: Tensor) -> Tensor:
         return losses.td_loss(self.policy.critic(states, chunks), target)
@@ -139,36 +169,43 @@ class Agent:
 
         The pull is the NLL per dimension of data chunks (A), the KL to pi0 (B, and C as BRAC has it), or none.
         """
+        batch = self._begin("actor_update", batch)
         states = self.policy.normalizer(batch.states)
         if self.config.regulariser in NEEDS_LIKELIHOOD and self.reference is None:
             self.reference = frozen_copy(self.policy.flow)
-        data = self._perturbed(batch) if self.config.regulariser == "data_nll" else batch.actions
-        beta = torch.tensor(self.config.beta * self.beta_scale)
+        imitates = self.config.regulariser == "data_nll"
+        data = self._perturbed(batch) if imitates else batch.actions
+        noise = self._noise(len(states))
+        inputs = self._data_inputs(batch, data) if imitates else ()
         # Its gradients are not asked for, and compiled code would work them out all the same.
         with constant(self.policy.critic):
-            loss, scalars = self._run(
-                self._actor_loss, states, data, batch.imitable, self._noise(len(states)), beta
-            )
-        norm = self._actor_step(loss)
-        return {name: value.item() for name, value in scalars.items()} | {"actor_gradient": norm}
+            terms, values = self._run(self._actor_terms, states, noise, data, *inputs)
+        (size,) = self.world.means([values.detach().abs().mean()])
+        pull = sum((terms[name] for name in PULLS if name in terms), torch.zeros(()))
+        beta = self.config.beta * self.beta_scale
+        loss = losses.policy_loss(
+            values, pull, terms["out_of_box"], size=size, beta=beta, kappa=self.config.kappa
+        )
+        scalars = {"actor_loss": loss, "q": values.mean(), **terms}
+        means = self.world.means([value.detach() for value in scalars.values()])
+        norm = self._actor_step(loss, means[0])
+        return {k: v.item() for k, v in zip(scalars, means, strict=True)} | {"actor_gradient": norm}
 
-    def _actor_loss(
-        self, states: Tensor, data: Tensor, weights: Tensor, noise: Tensor, beta: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _actor_terms(
+        self, states: Tensor, noise: Tensor, data: Tensor, *inputs: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The loss's terms by name, and mean_j Q_j of the policy's own chunks, (B,)."""
         flow = self.policy.flow
         code = flow.encode(states)
-        pull = {"nll": self._data_loss(code, data, weights)} if self.config.regulariser == "data_nll" else {}
+        pull = {"nll": self._data_loss(code, data, *inputs)} if inputs else {}
         chunks, log_prob = flow.sample_given(code, noise)
         # (ours) The mean over members, not the minimum: a smoother slope to climb.
         values = self.policy.critic(states, losses.clip_straight_through(chunks)).mean(0)
         excess = losses.out_of_box(chunks)
         if self.reference is not None and self.config.regulariser in NEEDS_LIKELIHOOD:
             pull["kl"] = self._reference_pull(self.reference, states, chunks)
-        total = sum(pull.values(), torch.zeros(()))
-        loss = losses.policy_loss(values, total, excess, beta=beta, kappa=self.config.kappa)
         entropy = -log_prob.mean() / self.spec.chunk_dim
-        scalars = {"actor_loss": loss, "q": values.mean(), "entropy": entropy, "out_of_box": excess}
-        return loss, {name: value.detach() for name, value in (scalars | pull).items()}
+        return {"entropy": entropy, "out_of_box": excess, **pull}, values
 
     def _reference_pull(self, reference: Actor, states: Tensor, chunks: Tensor) -> Tensor:
         """(B): E_x[log pi - log pi0] / D of the policy's own chunks."""
@@ -179,34 +216,58 @@ class Agent:
     @torch.no_grad()
     def values(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """agg_j Q_j of states (B, S) and chunks (B, h, A) -> (B,)."""
-        normalised = self.policy.normalizer(torch.from_numpy(states))
-        values = self.policy.critic(normalised, torch.from_numpy(actions))
-        return losses.aggregate(values, self.config.aggregate).numpy()
+        normalised = self.policy.normalizer(torch.from_numpy(states).to(self.device))
+        values = self.policy.critic(normalised, torch.from_numpy(actions).to(self.device))
+        return losses.aggregate(values, self.config.aggregate).cpu().numpy()
 
     # -- Shared
+
+    def _begin(self, update: str, batch: Batch) -> Batch:
+        """This process's rows, on its device."""
+        batch = self.world.begin(self, update, batch)
+        return batch if self.device.type == "cpu" else mapped(batch, lambda tensor: tensor.to(self.device))
 
     def _run(self, function: Callable[..., T], *inputs: Tensor) -> T:
         """A part of an update, with its networks in the asked precision, compiled if that was asked for."""
         if self.config.compiled:
             name = function.__name__
             function = self._compiled.setdefault(name, torch.compile(function, dynamic=False))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             return function(*inputs)
 
     def _perturbed(self, batch: Batch) -> Tensor:
-        return losses.perturb(batch.actions, self.config.imitation_sigma, self.torch_rng)
+        like = batch.actions
+        noise = self._drawn(
+            len(like),
+            lambda rows: torch.randn(rows, *like.shape[1:], generator=self.torch_rng, dtype=like.dtype),
+        )
+        return losses.perturb(like, self.config.imitation_sigma, noise)
 
-    def _data_loss(self, code: Code, chunks: Tensor, weights: Tensor) -> Tensor:
+    def _data_inputs(self, batch: Batch, chunks: Tensor) -> tuple[Tensor, ...]:
+        """What `_data_loss` takes beside the chunks: their weights, the sum of all weights, and noise."""
+        weights = batch.imitable.to(chunks.dtype)
+        # Where other processes have fewer of the imitable windows, own ones weigh no more for it.
+        total = self.world.total(weights.sum()).clamp(min=1.0) * self.world.share
+        draws = self.policy.flow.imitation_noise(self.torch_rng, chunks.dtype)
+        return weights, total, *(self._drawn(len(chunks), draw) for draw in draws)
+
+    def _data_loss(
+        self, code: Code, chunks: Tensor, weights: Tensor, total: Tensor, *noise: Tensor
+    ) -> Tensor:
         """NLL per dimension of the data's chunks; of a family without likelihood its regression loss."""
-        loss = self.policy.flow.imitation_loss_given(chunks, code, self.torch_rng)
-        return losses.weighted_mean(loss, weights.to(loss.dtype))
+        loss = self.policy.flow.imitation_loss_given(chunks, code, *noise)
+        return losses.weighted_mean(loss, weights, total)
 
     def _noise(self, batch: int) -> Tensor:
-        return torch.randn(batch, self.spec.horizon, self.spec.action_dim, generator=self.torch_rng)
+        shape = self.spec.horizon, self.spec.action_dim
+        return self._drawn(batch, lambda rows: torch.randn(rows, *shape, generator=self.torch_rng))
 
-    def _actor_step(self, loss: Tensor) -> float:
+    def _drawn(self, rows: int, draw: Callable[[int], Tensor]) -> Tensor:
+        return self.world.noise(rows, draw).to(self.device)
+
+    def _actor_step(self, loss: Tensor, whole: Tensor) -> float:
         """`_step` of the actor; the slow one follows."""
-        norm = self._step(self.actor_optimizer, loss)
+        norm = self._step(self.actor_optimizer, loss, whole)
         if self.config.actor_tau == 0.0:
             self.slow_actor = None
         elif self.slow_actor is None:
@@ -215,8 +276,10 @@ class Agent:
             follow(self.slow_actor, self.policy.flow, self.config.actor_tau)
         return norm
 
-    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> float:
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, whole: Tensor) -> float:
         """One guarded step on the optimizer's parameters only. Returns the gradient's norm, NaN if skipped.
+
+        `loss` is of own rows, `whole` of all: every process steps, or none does.
 
         Raises:
             TrainingDivergedError: more than `max_consecutive_skips` in a row.
@@ -226,7 +289,7 @@ class Agent:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = self._gradients(parameters, loss)
         if not np.isfinite(norm):
-            self._count_skip(loss)
+            self._count_skip(whole)
             return float("nan")
         for group in optimizer.param_groups:
             group["lr"] = self.config.learning_rate
@@ -239,7 +302,8 @@ class Agent:
         """Write the clipped gradients into `.grad`; returns their norm before the clip."""
         parameters = list(parameters)
         # Not backward(): that would also compute the gradients of the critic in an actor update.
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        gradients = self.world.means(torch.autograd.grad(loss, parameters))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return float(nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip))
 

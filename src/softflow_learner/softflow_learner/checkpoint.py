@@ -62,9 +62,9 @@ def save_checkpoint(root: Path, agent: Agent, extra: Extra | None = None, keep: 
     temporary = root / f".tmp_{final.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    tensors = save(_tensors(agent))
+    tensors, state = encode_agent(agent, extra)
     _write(temporary / TENSORS, tensors)
-    _write(temporary / STATE, json.dumps(_state(agent, tensors, extra or {})).encode())
+    _write(temporary / STATE, state)
     fsync(temporary)
     _replace(temporary, final)
     fsync(root)
@@ -104,21 +104,32 @@ def load_checkpoint(path: Path) -> Restored:
             that are not finite.
     """
     try:
-        data = (path / TENSORS).read_bytes()
-        state = json.loads((path / STATE).read_text())
-        _check_state(state, data)
-        agent = Agent(PolicySpec.from_dict(state["spec"]), from_mapping(Config, state["config"], "Config"))
-        tensors = load(data)
-        _add_actors(agent, tensors)
-        _check_tensors(tensors, agent)
-        _restore(agent, state, tensors)
-        return Restored(agent, dict(state["extra"]), path)
+        agent, extra = decode_agent((path / TENSORS).read_bytes(), (path / STATE).read_bytes())
+        return Restored(agent, extra, path)
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as error:
         reason = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{path}: {reason}") from error
 
 
 # -- Contents
+
+
+def encode_agent(agent: Agent, extra: Extra | None = None) -> tuple[bytes, bytes]:
+    """The whole learning state: tensors (safetensors) and the rest (JSON)."""
+    tensors = save(_tensors(agent))
+    return tensors, json.dumps(_state(agent, tensors, extra or {})).encode()
+
+
+def decode_agent(data: bytes, text: bytes) -> tuple[Agent, Extra]:
+    """The agent, on the CPU. Raises one of many errors if anything is wrong, see `load_checkpoint`."""
+    state = json.loads(text)
+    _check_state(state, data)
+    agent = Agent(PolicySpec.from_dict(state["spec"]), from_mapping(Config, state["config"], "Config"))
+    tensors = load(data)
+    _add_actors(agent, tensors)
+    _check_tensors(tensors, agent)
+    _restore(agent, state, tensors)
+    return agent, dict(state["extra"])
 
 
 def _modules(agent: Agent) -> dict[str, nn.Module]:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
-from softflow_learner import stages
+from softflow_learner import processes, stages
 from softflow_learner.agent import Scalars, TrainingDivergedError
 from softflow_learner.bags import rebuild_journal, replace, require_empty
 from softflow_learner.checkpoint import CheckpointError
+from softflow_learner.distributed import ProcessLostError
 from softflow_learner.journal import Journal
+from softflow_learner.parallel import DEVICES, Alone
 from softflow_learner.replay import Replay
 from softflow_learner.session import Session, parse_settings
-from softflow_node.parameters import ParameterError
 from softflow_node.signals import StopFlag
 from softflow_tasks import make_task, task_ids
 
@@ -30,9 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code, 2 after an error in what was asked for, 130 when interrupted."""
     options = _parser().parse_args(argv)
     torch.set_num_threads(options.threads)
+    if processes.is_worker():
+        return processes.serve(options.device)
     try:
-        return rebuild(options) if options.stage == REBUILD else train(options)
-    except (ParameterError, CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
+        if options.stage == REBUILD:
+            return rebuild(options)
+        stop = StopFlag.install()
+        with processes.gathered(options.processes, options.device) as world:
+            return train(options, world, stop)
+    except (CheckpointError, TrainingDivergedError, ProcessLostError, ValueError, OSError) as error:
         print(f"softflow train: {error}", file=sys.stderr)
         return 2
 
@@ -69,13 +76,12 @@ def rebuild(options: argparse.Namespace) -> int:
     return 0
 
 
-def train(options: argparse.Namespace) -> int:
+def train(options: argparse.Namespace, world: Alone, stop: StopFlag) -> int:
     """Run one stage in a run directory."""
     if not options.demos:
         raise ValueError("demos: must be given")
     task = make_task(options.task)
-    stop = StopFlag.install()
-    session = Session(options.run, task, options.seed, parse_settings(options.set))
+    session = Session(options.run, task, options.seed, parse_settings(options.set), world=world)
     for line in session.load_demonstrations(options.demos):
         print(f"refused: {line}", file=sys.stderr)
     if options.stage != "imitation" and not session.resumed:
@@ -131,7 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch, in each process")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that share each update (torchrun sets its own)"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="cuda: one GPU a process")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of Config or PolicySpec"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,14 +11,14 @@ def clip_straight_through(x: Tensor) -> Tensor:
     return x + (x.clamp(-1.0, 1.0) - x).detach()
 
 
-def perturb(x: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
+def perturb(x: Tensor, sigma: float, noise: Tensor) -> Tensor:
     """x + sigma * eps. Never clamped after: that would pile up density on the faces of the box."""
-    return x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return x + sigma * noise
 
 
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of values (B,) with weights (B,) in [0, 1]; 0 where all weights are."""
-    return (weights * values).sum() / weights.sum().clamp(min=1.0)
+def weighted_mean(values: Tensor, weights: Tensor, total: Tensor) -> Tensor:
+    """Mean of values (B,) with weights (B,) in [0, 1] whose sum, or more where that is below 1, is `total`."""
+    return (weights * values).sum() / total
 
 
 def aggregate(values: Tensor, how: str) -> Tensor:
@@ -64,7 +63,7 @@ def penalised(values: Tensor, kl: Tensor, weight: float) -> Tensor:
 
 
 def policy_loss(
-    values: Tensor, pull: Tensor, excess: Tensor, *, beta: Tensor | float, kappa: float
+    values: Tensor, pull: Tensor, excess: Tensor, *, beta: float, kappa: float, size: Tensor | None = None
 ) -> Tensor:
     """-lambda * E[Q] + beta * pull + kappa * E[relu(|x| - 1)^2], lambda = 1 / sg(mean |Q|). Stage 3.
 
@@ -73,8 +72,9 @@ def policy_loss(
         pull: the regulariser per dimension: `Actor.imitation_loss` of data chunks (A), mean `kl_per_dim`
             (B, C), or zero.
         excess: `out_of_box` of the policy's own chunks.
+        size: mean |Q| of the whole batch where `values` are a part of it; default: theirs.
 
     (ours) |Q| is floored at 0.1, so that a critic near zero cannot blow the first term up.
     """
-    scale = values.detach().abs().mean().clamp(min=0.1)
+    scale = (values.abs().mean() if size is None else size).detach().clamp(min=0.1)
     return -values.mean() / scale + beta * pull + kappa * excess

@@ -24,6 +24,7 @@ from softflow_learner.agent import Agent, Scalars
 from softflow_learner.bags import load_bags
 from softflow_learner.checkpoint import Extra, load_latest, save_checkpoint
 from softflow_learner.config import Config
+from softflow_learner.parallel import Alone
 from softflow_learner.replay import Replay
 from softflow_learner.shelf import Offer, Shelf
 from softflow_node.files import write_atomically
@@ -102,11 +103,12 @@ class Session:
         seed: int,
         settings: Mapping[str, Any] | None = None,
         resume: Path | None = None,
+        world: Alone | None = None,
     ) -> None:
         """Go on from the newest good checkpoint of the run, else of the run `resume`, or begin.
 
         `settings` are fields of `Config` and, in a new run, of `PolicySpec`; those of a checkpoint hold where
-        none are given.
+        none are given. Updates are shared with the processes of `world`, and worked out on its device.
 
         Raises:
             ParameterError: a setting is unknown, out of bounds, or asks for other networks than the checkpoint's.
@@ -127,6 +129,8 @@ class Session:
             change_settings(self.agent, settings or {})
         else:
             self.agent = new_agent(task, {"seed": seed, **(settings or {})})
+        if world is not None:
+            self.agent.join(world)
         self.replay = new_replay(self.agent, run / "replay")
         self.shelf = Shelf(run / "weights")
         self.version = max(self.shelf.newest, int(self.extra.get("policy_version", 0)))

@@ -22,9 +22,10 @@ def test_straight_through_clip_clips_and_passes_the_gradient() -> None:
 
 def test_noise_is_not_clamped() -> None:
     x = torch.ones(1000, 2, 2)
-    noisy = losses.perturb(x, 0.1, torch.Generator().manual_seed(0))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    noisy = losses.perturb(x, 0.1, noise)
     assert noisy.max() > 1.1 and abs(float(noisy.mean()) - 1.0) < 0.01
-    assert torch.equal(losses.perturb(x, 0.0, torch.Generator()), x)
+    assert torch.equal(losses.perturb(x, 0.0, noise), x)
 
 
 def test_policy_loss_is_its_formula() -> None:

@@ -101,7 +101,7 @@ def test_data_nll_pulls_to_the_data(by: float) -> None:
     with torch.no_grad():
         drawn = made.policy.flow.sample(states, torch.zeros(32, 3, 2))[0].mean(0).flatten()
         bias(made).add_(mean + by - drawn)
-    pull = made._imitation_loss(states, batch().actions, batch().imitable)
+    pull = made._imitation_loss(states, batch().actions, *made._data_inputs(batch(), batch().actions))
     assert (gradient(made, pull).sign() == np.sign(by)).all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,9 @@ from softflow_policy.conditioners import Grid
 
 Code = tuple[Tensor, ...]
 """What a family makes of the states alone: worked out once, used by every pass over chunks of these states."""
+
+Draw = Callable[[int], Tensor]
+"""Number of rows -> so many rows of noise."""
 
 
 class Actor(nn.Module, abc.ABC):
@@ -37,9 +41,14 @@ class Actor(nn.Module, abc.ABC):
         Differentiable with respect to the parameters (reparameterised).
         """
 
-    def imitation_loss_given(self, x: Tensor, code: Code, generator: torch.Generator) -> Tensor:
+    def imitation_noise(self, generator: torch.Generator, dtype: torch.dtype) -> tuple[Draw, ...]:
+        """What `imitation_loss_given` draws to compare with, in this order: nothing where there is a likelihood."""
+        del generator, dtype
+        return ()
+
+    def imitation_loss_given(self, x: Tensor, code: Code, *noise: Tensor) -> Tensor:
         """-log pi(x|s) / D [nats per dimension] of chunks x (B, h, A) -> (B,) (METHOD.md, stage 1)."""
-        del generator  # For families that draw something to compare with.
+        del noise
         return -self.log_prob_given(x, code) / self.grid.size
 
     # -- The same, from states
@@ -54,4 +63,5 @@ class Actor(nn.Module, abc.ABC):
 
     def imitation_loss(self, x: Tensor, state: Tensor, generator: torch.Generator) -> Tensor:
         """`imitation_loss_given` states (B, S)."""
-        return self.imitation_loss_given(x, self.encode(state), generator)
+        noise = (draw(len(x)) for draw in self.imitation_noise(generator, x.dtype))
+        return self.imitation_loss_given(x, self.encode(state), *noise)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from softflow_policy.actor import Actor, Code
+from softflow_policy.actor import Actor, Code, Draw
 from softflow_policy.conditioners import Grid, mlp, zero_
 from softflow_policy.spec import PolicySpec
 
@@ -51,14 +51,20 @@ class FlowMatching(Actor):
         chunks = x.unflatten(1, tuple(self.grid))
         return chunks, self.log_prob_given(chunks, code)
 
-    def imitation_loss_given(self, x: Tensor, code: Code, generator: torch.Generator) -> Tensor:
+    def imitation_noise(self, generator: torch.Generator, dtype: torch.dtype) -> tuple[Draw, ...]:
+        """z and t of `imitation_loss_given`."""
+        return (
+            lambda rows: torch.randn(rows, self.grid.size, generator=generator, dtype=dtype),
+            lambda rows: torch.rand(rows, 1, generator=generator, dtype=dtype),
+        )
+
+    def imitation_loss_given(self, x: Tensor, code: Code, *noise: Tensor) -> Tensor:
         """|v((1 - t) z + t x, t, E(s)) - (x - z)|^2 / D with z ~ N(0, I), t ~ U(0, 1): (B,).
 
         It stands where the other families have their likelihood: in imitation, and as the regulariser of
         stages 3 and 4. Its unit is not nats, so a beta of its own has to be found.
         """
         x = x.flatten(1)
-        z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        time = torch.rand((len(x), 1), generator=generator, dtype=x.dtype)
+        z, time = noise
         error = self.drift(torch.lerp(z, x, time), time, code[0].expand(len(x), -1)) - (x - z)
         return error.square().mean(-1)
