@@ -6,10 +6,11 @@ reader of MCAP or rosbag2 understands it without this package.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from softflow_node.files import fsync, write_atomically
-from softflow_recorder.episode import EpisodeAssembler, EpisodeData, EpisodeError
+from softflow_recorder.episode import EPISODE_TOPICS, EpisodeAssembler, EpisodeData, EpisodeError
 from softflow_recorder.images import KIND
 from softflow_recorder.labels import LabelError, read_labels
 from softflow_recorder.mcap_file import AppendOnlyFile, fault_of
@@ -186,8 +187,14 @@ def mcap_file(path: Path) -> Path:
     return files[0]
 
 
-def read_messages(path: Path) -> Iterator[tuple[str, int, Any]]:
+def read_messages(
+    path: Path, wanted: Callable[[str, str], bool] = lambda topic, message_type: True
+) -> Iterator[tuple[str, int, Any]]:
     """Yield (topic, stamp [ns], message) of a bag, decoded by the definitions inside it.
+
+    Args:
+        path: directory of the bag.
+        wanted: whether messages of (topic, type) are decoded and given; decoding is what takes the time.
 
     Raises:
         BagError: not a bag, not closed, or damaged.
@@ -199,15 +206,24 @@ def read_messages(path: Path) -> Iterator[tuple[str, int, Any]]:
             if why:
                 raise BagError(f"{path}: damaged or truncated: {why}")
         with Reader(path) as reader:
-            store = get_typestore(Stores.ROS2_JAZZY)
-            for connection in reader.connections:
-                register(store, connection.msgtype, connection.msgdef.data)
-            for connection, stamp, data in reader.messages():
+            store = _typestore(tuple((c.msgtype, c.msgdef.data) for c in reader.connections))
+            some = [c for c in reader.connections if wanted(c.topic, c.msgtype)]
+            # No connections would mean all of them.
+            for connection, stamp, data in reader.messages(some) if some else ():
                 yield connection.topic, stamp, store.deserialize_cdr(data, connection.msgtype)
     except BagError:
         raise
     except Exception as error:  # rosbags has no common base for what damaged bytes can raise
         raise BagError(f"{path}: damaged or truncated: {type(error).__name__}: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _typestore(definitions: tuple[tuple[str, str], ...]) -> Typestore:
+    """Of (type, definition) as a bag has them. Kept, for it compiles a decoder for each type."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for message_type, definition in definitions:
+        register(store, message_type, definition)
+    return store
 
 
 def register(store: Typestore, message_type: str, definition: str) -> None:
@@ -241,6 +257,10 @@ class EpisodeCollector:
             self.assembler.add(topic.rsplit("/", 1)[-1], message)
 
 
+def _is_of_an_episode(topic: str, message_type: str) -> bool:
+    return message_type == KIND or topic.rsplit("/", 1)[-1] in EPISODE_TOPICS
+
+
 def read_episode(path: Path, recovered: bool = False) -> EpisodeData:
     """Read one episode from its bag, with the newest rewards that it was labelled with.
 
@@ -253,7 +273,7 @@ def read_episode(path: Path, recovered: bool = False) -> EpisodeData:
         BagError: the bag cannot be read or the episode in it is incomplete.
     """
     collector = EpisodeCollector()
-    for topic, _, message in read_messages(path):
+    for topic, _, message in read_messages(path, _is_of_an_episode):
         collector.add(topic, message)
     assembler = collector.assembler
     if assembler is None:

@@ -59,6 +59,17 @@ class EpisodeData:
         return len(self.rewards)
 
 
+EPISODE_TOPICS = (
+    "observation",
+    "reward_label",
+    "chunk_result",
+    "action_chunk",
+    "hand_description",
+    "episode_event",
+)
+"""Last parts of the topics that an episode is made of, besides images."""
+
+
 class EpisodeError(ValueError):
     """The messages of an episode are incomplete or contradict each other; the text names what and where."""
 

@@ -12,6 +12,7 @@ from softflow_bringup.domain import private_domain
 BENCHMARKS = {
     "experience": "softflow_bringup.bench.experience",
     "faults": "softflow_bringup.bench.faults",
+    "handover": "softflow_bringup.bench.handover",
     "latency": "softflow_bringup.bench.latency",
     "learner": "softflow_experiments.learner_speed",
     "method": "softflow_experiments.method",
