@@ -12,6 +12,7 @@ import time
 from . import wheels, workspace
 from .checks import require_tools
 from .environment import Environment, ros_is_sourced, run_environment
+from .isolation import alone
 from .paths import BUILD, INSTALL, LOG, PYTHON, ROOT, SETUP_LOG, VENV, venv_version
 from .steps import Runner, SetupError, Step, exclusive, log_tail, say
 from .torch import CHOICES, Torch, users_step
@@ -122,16 +123,19 @@ def _setup_command(arguments: list[str]) -> int:
 
 def _test_command(arguments: list[str]) -> int:
     env: Environment = {"ROS_PYTHON_CHECK_FIELDS": "1", **run_environment()}
-    checks = [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["mypy"],
-        ["pytest", *arguments],
+    apart = alone()
+    checks: list[tuple[list[str], list[str]]] = [
+        ([], ["ruff", "check", "."]),
+        ([], ["ruff", "format", "--check", "."]),
+        ([], ["mypy"]),
+        (apart, ["pytest", *arguments]),
     ]
     first_failure = 0
-    for tool, *rest in checks:
-        print(f"\n$ {' '.join([tool, *rest])}", flush=True)
-        code = subprocess.run([PYTHON, "-m", tool, *rest], cwd=ROOT, env=env).returncode
+    for prefix, command in checks:
+        where = " (in a network of its own)" if prefix else ""
+        print(f"\n$ {' '.join(command)}{where}", flush=True)
+        line = [*prefix, str(PYTHON), "-m", *command]
+        code = subprocess.run(line, cwd=ROOT, env=env).returncode
         first_failure = first_failure or code
     return first_failure
 
