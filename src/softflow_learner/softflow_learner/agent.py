@@ -285,7 +285,7 @@ class Agent:
             TrainingDivergedError: more than `max_consecutive_skips` in a row.
         """
         norm = float("nan")
-        if torch.isfinite(loss):
+        if torch.isfinite(whole):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = self._gradients(parameters, loss)
         if not np.isfinite(norm):

@@ -21,7 +21,7 @@ import learner_toy as toy
 
 from softflow_learner.agent import Agent, TrainingDivergedError
 from softflow_learner.distributed import Worker
-from softflow_learner.packing import mapped
+from softflow_learner.packing import mapped, part
 from softflow_learner.parallel import Alone
 from softflow_learner.processes import gathered, is_worker
 from softflow_learner.replay import Batch, Replay
@@ -102,6 +102,10 @@ def train(name: str, world: Alone) -> dict[str, torch.Tensor]:
     for k in range(4):
         progress(k, 4, online.update())
     return found | {f"online/{k}": v for k, v in left(agent).items()} | {"scalars": torch.tensor(scalars)}
+
+
+def first_rows(batch: Batch, rows: int) -> Batch:
+    return part(batch, range(rows))
 
 
 def masks(world: Alone) -> dict[str, torch.Tensor]:

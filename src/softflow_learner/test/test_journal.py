@@ -52,10 +52,10 @@ def test_the_items_of_each_robot_are_counted_over_boots_and_restarts(tmp_path: P
         ("/lab/hand1", "c", 1),
         ("/hand0", "b", 2),
     ):
-        journal.add(item(seq, robot, boot))
-    journal.add(item(2, "/hand0", "b"))
-    assert journal.stored() == {"/hand0": 3, "/lab/hand1": 1}
-    assert Journal(tmp_path).stored() == journal.stored()
+        journal.add([item(seq, robot, boot)])
+    journal.add([item(2, "/hand0", "b")])
+    assert journal.robots() == {"/hand0": 3, "/lab/hand1": 1}
+    assert Journal(tmp_path).robots() == journal.robots()
 
 
 @pytest.mark.parametrize("seq", [2, 7])
