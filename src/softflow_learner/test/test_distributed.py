@@ -73,7 +73,7 @@ def test_the_children_of_a_leader_do_it_in_float32() -> None:
 
 
 def addresses() -> set[str]:
-    """(hex, as the kernel has them) at which this process and its children wait for connections or have one."""
+    """With ports (hex, as the kernel has them), at which this process and its children wait for connections or have one."""
     ours = {os.getpid()}
     for path in Path("/proc").glob("[0-9]*/stat"):
         fields = path.read_text().rpartition(") ")[2].split()
@@ -86,7 +86,7 @@ def addresses() -> set[str]:
                 inodes.add(match[1])
     tables = (Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
     rows = [line.split() for table in tables for line in table.splitlines()]
-    return {row[1].partition(":")[0] for row in rows if row[3] in ("0A", "01") and row[9] in inodes}
+    return {row[1] for row in rows if row[3] in ("0A", "01") and row[9] in inodes}
 
 
 def updated(world: Alone) -> tuple[Agent, shared.Batch]:
@@ -102,7 +102,7 @@ def test_no_port_is_open_to_others() -> None:
         updated(world)
         opened = addresses() - before
     assert opened, "gloo talks somehow"
-    assert all(re.fullmatch(r"(0{16}FFFF0000)?0100007F|0{24}01000000", each) for each in opened), opened
+    assert all(re.fullmatch(r"((0{16}FFFF0000)?0100007F|0{24}01000000):\w+", each) for each in opened), opened
 
 
 def test_a_killed_process_is_named_and_ends_the_others() -> None:
