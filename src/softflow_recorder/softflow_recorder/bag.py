@@ -273,8 +273,11 @@ def read_episode(path: Path, recovered: bool = False) -> EpisodeData:
         BagError: the bag cannot be read or the episode in it is incomplete.
     """
     collector = EpisodeCollector()
-    for topic, _, message in read_messages(path, _is_of_an_episode):
-        collector.add(topic, message)
+    try:
+        for topic, _, message in read_messages(path, _is_of_an_episode):
+            collector.add(topic, message)
+    except AttributeError as error:
+        raise BagError(f"{path}: {topic} has another definition than ours: {error}") from error
     assembler = collector.assembler
     if assembler is None:
         raise BagError(f"{path}: holds no episode")

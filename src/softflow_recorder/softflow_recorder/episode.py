@@ -111,7 +111,8 @@ class EpisodeAssembler:
         elif topic == "chunk_result":
             for i in range(message.executed_steps):
                 self.versions[message.start_step + i] = message.policy_version
-                if message.source == TELEOP:
+                # Bags of the first releases do not have it.
+                if getattr(message, "source", "") == TELEOP:
                     self.by_human.add(message.start_step + i)
         elif topic == "action_chunk":
             self.source = self.source or message.source

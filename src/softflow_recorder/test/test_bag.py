@@ -12,7 +12,7 @@ import yaml
 from mcap.reader import make_reader
 from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from std_msgs.msg import String
 
 from softflow_recorder.bag import (
@@ -84,6 +84,42 @@ def test_a_reader_that_has_never_heard_of_softflow_understands_it(bag: Path) -> 
         messages = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages(wanted)]
     np.testing.assert_array_equal([m.state for m in messages], TOY.states)
     assert [m.step for m in messages] == list(range(13))
+
+
+def write_without(path: Path, kind: str, field: str) -> Path:
+    """The toy's bag as a release wrote it whose messages of a kind did not have a field."""
+    name = f"softflow_msgs/msg/{kind}"
+    definition, _ = TYPESTORE.generate_msgdef(name, ros_version=2)
+    lines = definition.splitlines(keepends=True)
+    store = get_typestore(Stores.ROS2_JAZZY)
+    shorter = "".join(line for line in lines if line.split()[1:2] != [field])
+    store.register(get_types_from_msg(shorter, name))
+    assert field in {f for f, _ in TYPESTORE.fielddefs[name][1]} - {f for f, _ in store.fielddefs[name][1]}
+    for other, fields in TYPESTORE.fielddefs.items():
+        if other not in store.fielddefs:
+            store.register({other: fields})
+    writer = BagWriter(path, store, {})
+    for stamp, (topic, message) in enumerate(TOY.messages()):
+        data, its_name = bytes(serialize_message(message)), f"softflow_msgs/msg/{type(message).__name__}"
+        if its_name == name:
+            new = TYPESTORE.deserialize_cdr(data, name)
+            values = {f: getattr(new, f) for f, _ in store.fielddefs[name][1]}
+            data = bytes(store.serialize_cdr(store.types[name](**values), name))
+        writer.write(f"/hand0/{topic}", its_name, stamp, data)
+    writer.close()
+    return path
+
+
+def test_a_bag_of_the_first_release_is_read(tmp_path: Path) -> None:
+    episode = read_episode(write_without(tmp_path / "bag", "ChunkResult", "source"))
+    np.testing.assert_array_equal(episode.states, TOY.states)
+    assert not episode.interventions.any()
+
+
+def test_a_bag_with_definitions_that_lack_what_is_needed_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = write_without(tmp_path / "bag", "Observation", "applied_action")
+    with pytest.raises(BagError, match="/hand0/observation has another definition.*applied_action"):
+        read_episode(path)
 
 
 def test_metadata_are_those_of_rosbag2(bag: Path) -> None:
