@@ -46,15 +46,17 @@ class Hall:
         robot = Node("robot", namespace="/hand0")
         self.robots.append(robot)
         self.executor.add_node(robot)
-        self.heard: list[tuple[State, int]] = []
+        heard: list[tuple[State, int]] = []
+        self.heard = heard
         self.reasons: dict[int, str] = {}
         self.receipts = robot.create_publisher(PolicyReceipt, "/learner/policy_receipt", latched(10))
         topic = "/learner/policy_manifest"
-        robot.create_subscription(PolicyManifest, topic, self._on_manifest, latched(100))
 
-    def _on_manifest(self, message: PolicyManifest) -> None:
-        self.heard.append((State(message.state), message.version))
-        self.reasons[message.version] = message.reason
+        def on_manifest(message: PolicyManifest) -> None:
+            heard.append((State(message.state), message.version))
+            self.reasons[message.version] = message.reason
+
+        robot.create_subscription(PolicyManifest, topic, on_manifest, latched(100))
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
         end = time.monotonic() + 30.0
@@ -92,10 +94,12 @@ def hall(run: Path, **parameters: object) -> Iterator[Hall]:
         rclpy.init(args=arguments)
         try:
             made = Hall()
-            yield made
-            made.executor.shutdown()
-            for node in (*made.robots, made.learner):
-                node.destroy_node()
+            try:
+                yield made
+            finally:  # Also after a failure: the next test may get this domain.
+                made.executor.shutdown()
+                for node in (*made.robots, made.learner):
+                    node.destroy_node()
         finally:
             rclpy.shutdown()
 

@@ -168,21 +168,22 @@ def test_equal_seeds_give_equal_episodes_in_lock_step(run: Path, tmp_path: Path)
     assert first.actions.tobytes() == second.actions.tobytes()
 
 
-def test_a_recorder_without_a_processor_for_half_a_second_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("closed", "seconds"), [(0, 2.0), (1, 0.5)], ids=["at its start", "in between"])
+def test_a_recorder_without_a_processor_loses_nothing(tmp_path: Path, closed: int, seconds: float) -> None:
     paused = []
 
-    def pause(seconds: float) -> None:
+    def pause(_: float) -> None:
         recorders = [
             int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if b"recorder_node" in read(p)
         ]
         mark = f"SOFTFLOW_TEST_MARK={tmp_path}".encode()
         mine = [pid for pid in recorders if mark in read(Path(f"/proc/{pid}/environ"))]
-        if mine and not paused and BagWatch(tmp_path / "bags").summaries():
+        if mine and not paused and len(BagWatch(tmp_path / "bags").summaries()) >= closed:
             paused.extend(mine)
             os.kill(mine[0], signal.SIGSTOP)
-            sleep(0.5)
+            sleep(seconds)
             os.kill(mine[0], signal.SIGCONT)
-        sleep(0.1)
+        sleep(0.02)
 
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))

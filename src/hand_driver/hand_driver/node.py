@@ -39,7 +39,7 @@ from hand_driver.pacing import Pacer, parse_speed
 from hand_driver.playback import Playing
 from hand_driver.safety import Refusal
 from softflow_node.messages import floats32, to_stamp
-from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
+from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import ParameterError, bounded
 from softflow_tasks import make_task, task_ids
 
@@ -99,9 +99,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
     def _wire(self) -> None:
         self.description_pub = self.create_publisher(HandDescription, "hand_description", latched())
         self.health_pub = self.create_publisher(HandHealth, "hand_health", latched())
-        self.state_pub = self.create_publisher(HandState, "hand_state", stream())
-        self.object_pub = self.create_publisher(ObjectState, "object_state", stream())
-        self.result_pub = self.create_publisher(ChunkResult, "chunk_result", stream())
+        self.state_pub = self.create_recorded_publisher(HandState, "hand_state")
+        self.object_pub = self.create_recorded_publisher(ObjectState, "object_state")
+        self.result_pub = self.create_recorded_publisher(ChunkResult, "chunk_result")
         clock = self.params.clock_topic
         self.clock_pub = self.create_publisher(Clock, clock, reliable(10)) if clock else None
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, reliable(2))
@@ -131,6 +131,10 @@ class DriverNode(SoftflowNode[DriverParameters]):
         self.late.append(self.pacer.advance(now))
         self._control_step()
         return max(0.0, self.pacer.due - time.monotonic())
+
+    def idle(self) -> float:
+        """A real hand is held from the moment of its connection on."""
+        return self.poll()
 
     def _wait_for_chunk(self, now: float) -> float:
         # The policy may not have been there yet when the state was published.

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from softflow_bringup.values import (
 
 # Descriptions that several graphs share; not a graph itself.
 CATALOGUE = "_nodes.yaml"
+RECORDER_PACKAGE = "softflow_recorder"
+RECORDER = "SOFTFLOW_RECORDER"
+"""Environment of the nodes whose messages a recorder must have in full: its full name."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +185,18 @@ def load_graph(name_or_path: str | Path, arguments: Mapping[str, Any] | None = N
             nodes[node.label] = node
     if not nodes:
         raise GraphError(f"{path}: nodes: is empty; at least one node is needed")
+    heard = tuple(_heard(list(nodes.values())))
     return GraphDescription(
-        path.stem, path, str(content.get("help", "")), tuple(declared.values()), values, tuple(nodes.values())
+        path.stem, path, str(content.get("help", "")), tuple(declared.values()), values, heard
     )
+
+
+def _heard(nodes: Sequence[NodeDescription]) -> Iterator[NodeDescription]:
+    """Every node is told who records what it publishes."""
+    recorders = {n.namespace: n.full_name for n in nodes if n.package == RECORDER_PACKAGE}
+    for node in nodes:
+        known = {RECORDER: recorders[node.namespace]} if node.namespace in recorders else {}
+        yield replace(node, environment={**known, **node.environment})
 
 
 def _find_graph(name_or_path: str | Path) -> Path:

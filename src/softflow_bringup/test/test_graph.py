@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from softflow_bringup.graph import GraphError, graph_names, load_arguments, load_graph
+from softflow_bringup.graph import RECORDER, GraphError, graph_names, load_arguments, load_graph
 
 ROBOT = ["hand_driver", "perception", "episode_manager", "policy", "recorder"]
 DOCUMENTED = {
@@ -230,3 +230,12 @@ def test_errors_in_a_parameter_file(text: str, parts: list[str], tmp_path: Path)
     with pytest.raises(GraphError) as error:
         load_graph(write(tmp_path, TALKER + ", parameter_files: [talk.yaml]}]"))
     assert all(part in str(error.value) for part in ["talk.yaml", *parts]), str(error.value)
+
+
+def test_every_node_beside_a_recorder_knows_who_records_it() -> None:
+    nodes = load_graph("online_rl", {"robots": "2"}).nodes
+    told = {node.label: node.environment.get(RECORDER, "") for node in nodes}
+    robots = {node.namespace for node in nodes if node.package == "softflow_recorder"}
+    assert len(robots) == 2
+    for node in nodes:
+        assert told[node.label] == (f"{node.namespace}/recorder" if node.namespace in robots else "")

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from softflow_experiments.trial import Cell, check_plan
 
 INTERRUPTED = 130
-
-
-class CellBusyError(RuntimeError):
-    """Another process works in this cell's directory."""
-
-
-@contextmanager
-def alone_in(directory: Path) -> Iterator[None]:
-    """Nobody else gets in here meanwhile; a process that dies leaves no lock. Raises CellBusyError."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CellBusyError(f"{directory}: another process works there") from None
-        yield
 
 
 @dataclass(frozen=True)

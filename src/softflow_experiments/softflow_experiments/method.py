@@ -14,13 +14,14 @@ from typing import NoReturn
 
 import torch
 
-from softflow_experiments.matrix import INTERRUPTED, CellBusyError, Matrix, alone_in, finished, run
+from softflow_experiments.matrix import INTERRUPTED, Matrix, finished, run
 from softflow_experiments.methods import METHODS
 from softflow_experiments.report import write_report
 from softflow_experiments.tasks import TASKS
 from softflow_experiments.trial import MAX_SEED, Cell, InterruptedTrialError, Trial
 from softflow_learner.agent import TrainingDivergedError
 from softflow_learner.checkpoint import CheckpointError
+from softflow_node.files import lock_directory
 from softflow_node.signals import StopFlag
 
 QUICK_METHODS = ("softflow", "gaussian", "per_step", "bc")
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         if code != INTERRUPTED:
             print(write_report(_out(options), options.document, options.images))
         return code
-    except (CellBusyError, CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
+    except (CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
         print(f"softflow bench method: {error}", file=sys.stderr)
         return 2
 
@@ -58,7 +59,7 @@ def run_cell(cell: tuple[str, str, int], options: argparse.Namespace) -> int:
     torch.set_num_threads(1)  # More than one would change the last bits, and take the other cells' cores.
     planned = Cell(*cell, robot_minutes=options.minutes, evaluation_episodes=options.episodes)
     stop, directory = StopFlag.install(), _out(options) / planned.directory
-    with alone_in(directory):
+    with lock_directory(directory):
         if finished(_out(options), planned):
             print(f"{directory}: finished before")
             return 0

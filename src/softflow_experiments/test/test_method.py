@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from softflow_experiments import report
-from softflow_experiments.matrix import CellBusyError, Matrix, alone_in, finished, run
+from softflow_experiments.matrix import Matrix, finished, run
 from softflow_experiments.method import main
 from softflow_experiments.tasks import TASKS
 from softflow_experiments.trial import STAGES, Cell, OtherPlanError
+from softflow_node.files import InUseError, lock_directory
 
 
 @pytest.mark.parametrize(
@@ -42,15 +43,19 @@ def test_bad_arguments_get_one_line_and_code_2(
 
 
 def test_two_processes_do_not_work_on_one_cell(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(CellBusyError, match="another process"), alone_in(tmp_path):
+    with (
+        lock_directory(tmp_path),
+        pytest.raises(InUseError, match="another process"),
+        lock_directory(tmp_path),
+    ):
         pass
-    with alone_in(tmp_path):  # The lock is gone with the one who had it.
+    with lock_directory(tmp_path):  # The lock is gone with the one who had it.
         pass
 
 
 def test_a_cell_that_fails_is_named_and_does_not_end_the_others(tmp_path: Path) -> None:
     matrix, said = Matrix(["cube"], ["bc"], [0, 1], tmp_path), []
-    with alone_in(tmp_path / "cube/bc/0"), alone_in(tmp_path / "cube/bc/1"):
+    with lock_directory(tmp_path / "cube/bc/0"), lock_directory(tmp_path / "cube/bc/1"):
         failed = run(matrix, workers=1, stop=lambda: False, say=said.append)
     assert failed == matrix.cells() == matrix.unfinished()
     assert said[0] == "2 cells, 0 of them finished before"

@@ -19,6 +19,7 @@ from softflow_learner.journal import Journal
 from softflow_learner.parallel import DEVICES, Alone
 from softflow_learner.replay import Replay
 from softflow_learner.session import Session, parse_settings
+from softflow_node.files import lock_directory
 from softflow_node.signals import StopFlag
 from softflow_tasks import make_task, task_ids
 
@@ -34,14 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if processes.is_worker():
         return processes.serve(options.device)
     try:
-        if options.stage == REBUILD:
-            return rebuild(options)
-        stop = StopFlag.install()
-        with processes.gathered(options.processes, options.device) as world:
-            return train(options, world, stop)
+        with lock_directory(options.run):
+            return _in_run(options)
     except (CheckpointError, TrainingDivergedError, ProcessLostError, ValueError, OSError) as error:
         print(f"softflow train: {error}", file=sys.stderr)
         return 2
+
+
+def _in_run(options: argparse.Namespace) -> int:
+    if options.stage == REBUILD:
+        return rebuild(options)
+    stop = StopFlag.install()
+    with processes.gathered(options.processes, options.device) as world:
+        return train(options, world, stop)
 
 
 def rebuild(options: argparse.Namespace) -> int:

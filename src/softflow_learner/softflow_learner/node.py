@@ -7,6 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from softflow_learner.offering.node import Offering, OfferRules
 from softflow_learner.session import Session, parse_settings
 from softflow_learner.stages import OnlineLearning
 from softflow_node.authentication import AuthenticationError
+from softflow_node.files import lock_directory
 from softflow_node.messages import check_message, floats32, sign_message
 from softflow_node.node import SoftflowNode, reliable, run_node
 from softflow_node.parameters import ParameterError, bounded
@@ -72,6 +74,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         p = self.params
         torch.set_num_threads(p.threads)
         self.guard = self.open_guard(p.key_file)
+        self._lock = self._lock_run()
         self.session = self._open_session()
         self.journal = self._open_journal()
         margin = Margin(p.canary_margin, p.canary_margin_absolute)
@@ -90,6 +93,13 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self.create_service(SaveCheckpoint, "learner/save_checkpoint", self._on_save)
         self.create_timer(1.0, self._publish_status)
         self.offering.start()
+
+    def _lock_run(self) -> TextIO:
+        """Two learners in one run directory would write one journal."""
+        try:
+            return lock_directory(Path(self.params.run))
+        except OSError as error:
+            raise ParameterError(f"{self.get_name()}: run: {error}") from error
 
     def _open_session(self) -> Session:
         p = self.params
@@ -260,6 +270,11 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self.session.finish_stage(self.offering.next_state())
         self.session.close()
         self.journal.close()
+
+    def destroy_node(self) -> None:
+        """The run directory is free again."""
+        self._lock.close()
+        super().destroy_node()
 
 
 def main() -> None:

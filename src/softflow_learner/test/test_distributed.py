@@ -73,7 +73,7 @@ def test_the_children_of_a_leader_do_it_in_float32() -> None:
 
 
 def addresses() -> set[str]:
-    """With ports (hex, as the kernel has them), at which this process and its children wait for connections or have one."""
+    """With ports (hex, as the kernel has them): where this process or a child waits for connections or has one."""
     ours = {os.getpid()}
     for path in Path("/proc").glob("[0-9]*/stat"):
         fields = path.read_text().rpartition(") ")[2].split()

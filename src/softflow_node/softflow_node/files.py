@@ -1,9 +1,32 @@
-"""Files that are either the old or the new one, whatever happens. Plain Python."""
+"""Files that are either the old or the new one, whatever happens; directories for one process. Plain Python."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from typing import TextIO
+
+
+class InUseError(OSError):
+    """Another process works in a directory."""
+
+
+def lock_directory(directory: Path) -> TextIO:
+    """Keep other processes out until the result is closed, or this process ends, however it does. Raises InUseError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = (directory / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        by = file.read().strip() or "unknown"
+        file.close()
+        raise InUseError(f"{directory}: another process works there (its number: {by})") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
 
 
 def fsync(path: Path) -> None:

@@ -19,6 +19,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
@@ -31,6 +32,10 @@ P = TypeVar("P")
 
 SETTLE_LIMIT = 8.0
 """[s] that a node may take to settle after a stop was requested; well below the supervisor's patience."""
+RECORDER = "SOFTFLOW_RECORDER"
+"""Environment: full name of the node that records what this one publishes; not set = nobody."""
+RECORDER_LIMIT = 20.0
+"""[s] that a node waits at its start until the recorder hears it."""
 ACKNOWLEDGE_LIMIT = 2.0
 """[s] that a node waits at its end until its readers have what it published; a dead one never says so."""
 # Parameters that rclpy itself declares.
@@ -79,11 +84,16 @@ class SoftflowNode(Node, Generic[P]):
         self._link: Guard | None = None
         self.exit_code = 0
         self._last_warning: dict[str, float] = {}
+        self._recorded: list[Publisher] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable(10))
         self.create_timer(1.0, self._publish_diagnostics)
 
     def poll(self) -> float:
         """Called in turn with the callbacks; returns seconds until it wants to be called again at the latest."""
+        return 0.2
+
+    def idle(self) -> float:
+        """Called instead of `poll` while the recorder does not hear this node yet."""
         return 0.2
 
     def settled(self) -> bool:
@@ -104,6 +114,24 @@ class SoftflowNode(Node, Generic[P]):
         if now - self._last_warning.get(what, -10.0) >= 1.0:
             self._last_warning[what] = now
             self.get_logger().error(f"{what} refused ({self.counters[f'refused_{what}']} so far): {error}")
+
+    def create_recorded_publisher(self, kind: type, topic: str) -> Publisher:
+        """One whose messages the recorder must have from the first on: `run_node` waits until it hears them."""
+        publisher = self.create_publisher(kind, topic, stream())
+        self._recorded.append(publisher)
+        return publisher
+
+    def unheard(self, recorder: str) -> str:
+        """A topic that this node publishes and the recorder does not hear yet; empty when it hears all."""
+        for publisher in self._recorded:
+            topic = publisher.topic_name
+            readers = [
+                f"{i.node_namespace.rstrip('/')}/{i.node_name}"
+                for i in self.get_subscriptions_info_by_topic(topic)
+            ]
+            if recorder not in readers or publisher.get_subscription_count() < len(readers):
+                return str(topic)
+        return ""
 
     def open_guard(self, key_file: str) -> Guard:
         """The key of this node's links; once the node runs, a line says whether there is one. Raises ParameterError."""
@@ -160,6 +188,7 @@ def run_node(make: Callable[[], SoftflowNode[Any]]) -> int:
         rclpy.try_shutdown()
         return 2
     node.say_link()
+    _wait_for_recorder(node, stop)
     executor = EventsExecutor()
     executor.add_node(node)
     gc.collect()
@@ -192,6 +221,21 @@ def _start(make: Callable[[], SoftflowNode[Any]]) -> SoftflowNode[Any]:
         if secured:
             raise SecurityError(explain_failure(error)) from error
         raise
+
+
+def _wait_for_recorder(node: SoftflowNode[Any], stop: StopFlag) -> None:
+    """A reader that is found only after the first messages of an episode does not get them: the episode would be lost.
+
+    Nothing is received meanwhile, so nobody can ask the node to begin.
+    """
+    recorder, until = os.environ.get(RECORDER, ""), time.monotonic() + RECORDER_LIMIT
+    while recorder and not stop.is_set() and (topic := node.unheard(recorder)):
+        if time.monotonic() > until:
+            node.get_logger().warning(
+                f"{recorder} does not hear {topic} after {RECORDER_LIMIT:.0f} s: going on"
+            )
+            return
+        time.sleep(min(0.01, node.idle()))
 
 
 def _wait_for_readers(node: SoftflowNode[Any]) -> None:

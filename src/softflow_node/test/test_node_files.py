@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from softflow_node.files import write_atomically
+from softflow_node.files import InUseError, lock_directory, write_atomically
 from softflow_node.messages import floats32, floats64, from_stamp, numpy32, to_stamp
 from softflow_node.signals import StopFlag
 
@@ -63,3 +65,20 @@ def test_the_stop_flag_is_set_by_both_signals_and_only_then() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_locked_directory_is_refused_with_the_number_of_who_has_it_until_that_one_is_dead(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from softflow_node.files import lock_directory\n"
+        f"kept = lock_directory(Path({str(tmp_path)!r})); print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+        with pytest.raises(InUseError, match=f"{tmp_path}: another process works there.*{other.pid}"):
+            lock_directory(tmp_path)
+        other.kill()
+    with lock_directory(tmp_path), pytest.raises(InUseError):
+        lock_directory(tmp_path)
+    lock_directory(tmp_path).close()

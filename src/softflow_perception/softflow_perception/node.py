@@ -46,7 +46,7 @@ class PerceptionNode(SoftflowNode[PerceptionParameters]):
         self.task = make_task(self.params.task)
         self.aligner: Aligner[object] = Aligner(HAND, self.task.objects, self.params.max_skew)
         self._obs_id = 0
-        self.pub = self.create_publisher(Observation, "observation", stream())
+        self.pub = self.create_recorded_publisher(Observation, "observation")
         self.create_subscription(HandState, HAND, self._on_hand, stream())
         self.create_subscription(ObjectState, OBJECT_TOPICS[self.params.eyes], self._on_object, stream())
 

@@ -56,7 +56,7 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         self._alternation = Alternation()
         self._last: ActionChunk | None = None
         self._times: deque[float] = deque(maxlen=2000)
-        self.chunk_pub = self.create_publisher(ActionChunk, "action_chunk", stream())
+        self.chunk_pub = self.create_recorded_publisher(ActionChunk, "action_chunk")
         self.updates = WeightsUpdates(
             self, self.task, self.params.learner, self.params.cache, self.open_guard(self.params.key_file)
         )

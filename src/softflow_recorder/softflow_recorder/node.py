@@ -42,13 +42,15 @@ from softflow_recorder.ledger import LedgerError
 from softflow_recorder.messages import to_item, to_label_payload, to_payloads
 from softflow_recorder.metadata import software_version
 from softflow_recorder.outbox import Outbox
-from softflow_recorder.recording import DESCRIPTION, HOUSEKEEPING, Options, Raw, Recordings
+from softflow_recorder.recording import DESCRIPTION, HOUSEKEEPING, Options, Raw, Recordings, closed_episodes
 from softflow_recorder.repair import Repaired, repair_all
 from softflow_recorder.shipping import Answer, Call, Shipping
 from softflow_recorder.spool import Spool, SpoolError, SpoolFullError
 
+EVENTS = 100
+"""Borders of episodes that a late recorder hears of."""
 TOPICS: tuple[tuple[str, Any, Any], ...] = (
-    ("episode_event", EpisodeEvent, latched(100)),
+    ("episode_event", EpisodeEvent, latched(EVENTS)),
     ("hand_state", HandState, stream()),
     ("object_state", ObjectState, stream()),
     ("object_seen", ObjectState, stream()),
@@ -116,6 +118,8 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self.disk,
             self._on_closed,
             self.get_logger().warning,
+            # The episode manager's events are latched: those of episodes long closed come again.
+            closed_episodes(self.directory, EVENTS),
         )
         self.spool = Spool(self.directory.parent / "spool", 10**6 * p.spool_limit_mb) if p.ship else None
         self.outbox = self._open_outbox()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rosbags.typesys.store import Typestore
 
-from softflow_recorder.bag import BagWriter
+from softflow_recorder.bag import BagError, BagWriter, episode_bags, read_information
 from softflow_recorder.disk import DiskWatch
 from softflow_recorder.episode import EpisodeAssembler
 from softflow_recorder.images import KIND as IMAGE
@@ -64,6 +65,17 @@ class Recording:
     ended_at: float = 0.0
 
 
+def closed_episodes(directory: Path, count: int) -> set[str]:
+    """Episodes of the newest `count` closed bags, but for those that a crash cut off: more may come of them."""
+    found = set()
+    for bag in episode_bags(directory)[-count:]:
+        with suppress(BagError, OSError):
+            custom = read_information(bag).custom
+            if custom.get("complete") == "true" or custom.get("recovered") != "true":
+                found.add(custom.get("episode_id", ""))
+    return found
+
+
 class Recordings:
     """Writes every message into the bag of its episode; what carries no episode goes into all that are open."""
 
@@ -75,12 +87,14 @@ class Recordings:
         disk: DiskWatch,
         closed: Callable[[Path], None],
         warn: Callable[[str], None],
+        finished: Iterable[str] = (),
     ) -> None:
+        """`finished`: episodes of which nothing more is recorded."""
         self.open: dict[str, Recording] = {}
         self.counters: Counter[str] = Counter()
         self._directory, self._typestore, self._options = directory, typestore, options
         self._disk, self._closed, self._warn = disk, closed, warn
-        self._finished: set[str] = set()
+        self._finished = set(finished)
         self._latest: dict[str, Raw] = {}
         """topic -> newest description or image: an episode begins with what was known before"""
         self._left: deque[BagWriter] = deque()

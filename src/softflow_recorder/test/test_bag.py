@@ -118,7 +118,7 @@ def test_a_bag_of_the_first_release_is_read(tmp_path: Path) -> None:
 
 def test_a_bag_with_definitions_that_lack_what_is_needed_is_an_error_that_names_it(tmp_path: Path) -> None:
     path = write_without(tmp_path / "bag", "Observation", "applied_action")
-    with pytest.raises(BagError, match="/hand0/observation has another definition.*applied_action"):
+    with pytest.raises(BagError, match=r"/hand0/observation has another definition.*applied_action"):
         read_episode(path)
 
 

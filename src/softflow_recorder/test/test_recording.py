@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
-from softflow_msgs.msg import ActionChunk, ChunkResult, HandDescription, HandState
+from softflow_msgs.msg import ActionChunk, ChunkResult, EpisodeEvent, HandDescription, HandState
 
 from softflow_node.messages import floats64, to_stamp
 from softflow_recorder.bag import BagError, episode_bags, read_episode, read_information, read_messages
 from softflow_recorder.disk import DiskWatch
 from softflow_recorder.metadata import software_version
-from softflow_recorder.recording import Options, Raw, Recordings
+from softflow_recorder.recording import Options, Raw, Recordings, closed_episodes
 from softflow_recorder.repair import Repaired, repair_all
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,13 +35,13 @@ CAMERA = "/hand0/wrist/image_raw/compressed"
 class Recorder:
     """Recordings without a node around them."""
 
-    def __init__(self, directory: Path, min_free_mb: int = 0) -> None:
+    def __init__(self, directory: Path, min_free_mb: int = 0, finished: Iterable[str] = ()) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.disk = DiskWatch(directory, min_free_mb)
         self.closed: list[Path] = []
         self.warnings: list[str] = []
         self.recordings = Recordings(
-            directory, TYPESTORE, OPTIONS, self.disk, self.closed.append, self.warnings.append
+            directory, TYPESTORE, OPTIONS, self.disk, self.closed.append, self.warnings.append, finished
         )
 
     def add(self, topic: str, message: Any) -> None:
@@ -286,3 +286,22 @@ def test_a_directory_that_has_gone_stops_as_a_full_disk_does(tmp_path: Path) -> 
     assert "No such file" in recorder.disk.why and not recorder.disk.resume()
     (tmp_path / "bags").mkdir()
     assert recorder.disk.resume() and not recorder.disk.why
+
+
+def test_what_comes_again_of_a_closed_episode_makes_no_bag_and_the_rest_of_one_that_was_cut_off_does(
+    tmp_path: Path,
+) -> None:
+    recorder = Recorder(tmp_path / "bags")
+    recorder.record(Toy.make(episode_id="whole").messages())
+    cut = Toy.make(episode_id="cutoff")
+    for topic, message in cut.messages()[:8]:
+        recorder.add(topic, message)
+    # As a killed process leaves it.
+    for recording in recorder.recordings.open.values():
+        recording.bag.abandon()
+    assert [type(done) for done in repair_all(tmp_path / "bags")] == [Repaired]
+    assert closed_episodes(tmp_path / "bags", 100) == {"whole"}
+    again = Recorder(tmp_path / "bags", finished=closed_episodes(tmp_path / "bags", 100))
+    again.add("episode_event", Toy.make(episode_id="whole").event(EpisodeEvent.START))
+    again.add("episode_event", cut.event(EpisodeEvent.START))
+    assert list(again.recordings.open) == ["cutoff"]

@@ -37,7 +37,7 @@ class TeacherNode(SoftflowNode[TeacherParameters]):
         self._episode_id = ""
         self._chunk: ActionChunk | None = None
         self._teacher = self._new_teacher(0)
-        self.pub = self.create_publisher(ActionChunk, "action_chunk", stream())
+        self.pub = self.create_recorded_publisher(ActionChunk, "action_chunk")
         self.create_subscription(Observation, "observation", self._on_observation, stream())
 
     def _on_observation(self, message: Observation) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.action import ActionClient
-from rclpy.duration import Duration
 from rclpy.task import Future
 from softflow_msgs.action import ResetScene
 from softflow_msgs.msg import EpisodeEvent, HandDescription, HandHealth, Observation, RewardLabel
@@ -29,12 +28,8 @@ LABEL_STEPS = 10
 """Rewards are sent in ranges of this many steps, and at the end of an episode."""
 
 
-ACKNOWLEDGEMENT = 4.0
-"""[s] to wait at most until the middleware of every reader has the last messages; its repair takes 3 s by default."""
 RUN_ID = "SOFTFLOW_RUN_ID"
 """Environment variable of whoever starts the graph: the same for every start of this node within one run."""
-FAREWELL = 0.5
-"""[s] that readers then get to take them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._robot_stamp = Time()
         self._last_seen = time.monotonic()
         self.event_pub = self.create_publisher(EpisodeEvent, "episode_event", latched(100))
-        self.label_pub = self.create_publisher(RewardLabel, "reward_label", stream())
+        self.label_pub = self.create_recorded_publisher(RewardLabel, "reward_label")
         self.create_subscription(Observation, "observation", self._on_observation, stream())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
@@ -260,10 +255,6 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self._label()
             train = self.params.mode == "train"
             self._end(EpisodeEvent.TRUNCATED if train else EpisodeEvent.DISCARDED, "interrupted")
-        # What a reader without a processor has missed is lost when the writer goes.
-        for publisher in (self.label_pub, self.event_pub):
-            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGEMENT))
-        time.sleep(FAREWELL)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from softflow_experiments.matrix import INTERRUPTED, CellBusyError, alone_in
+from softflow_experiments.matrix import INTERRUPTED
 from softflow_experiments.method import OneLineParser
 from softflow_experiments.ogbench.cell import MAX_SEED, Cell, CellRun
 from softflow_experiments.ogbench.data import ensure
@@ -26,6 +26,7 @@ from softflow_experiments.trial import InterruptedTrialError, check_plan
 from softflow_learner.agent import TrainingDivergedError
 from softflow_learner.checkpoint import CheckpointError
 from softflow_learner.session import parse_settings
+from softflow_node.files import lock_directory
 from softflow_node.signals import StopFlag
 
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         return (
             _generate(options) if options.generate else run_cell(_cell(options), options.out, _data(options))
         )
-    except (CellBusyError, CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
+    except (CheckpointError, TrainingDivergedError, ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
 
@@ -54,7 +55,7 @@ def run_cell(cell: Cell, out: Path, data: Path) -> int:
     """One cell in this process; returns the exit code."""
     torch.set_num_threads(1)  # More than one would change the last bits, and take the other cells' cores.
     stop, directory = StopFlag.install(), out / cell.directory
-    with alone_in(directory):
+    with lock_directory(directory):
         result = directory / "result.json"
         if result.exists():
             check_plan(directory, json.loads(result.read_text()), cell.plan())

@@ -60,7 +60,7 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self._states: deque[tuple[int, str, int]] = deque(maxlen=100)
         self._episode = ""
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self.pub = self.create_publisher(ObjectState, "object_seen", stream())
+        self.pub = self.create_recorded_publisher(ObjectState, "object_seen")
         self.create_subscription(HandState, "hand_state", self._on_hand, stream())
         self.create_subscription(Clock, "clock", self._on_clock, reliable(10))
         for name in self.names:
