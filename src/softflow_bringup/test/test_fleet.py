@@ -67,7 +67,7 @@ def test_errors_name_argument_value_and_bound(arguments: dict[str, object], part
 def test_where_the_others_are_reaches_every_node_and_the_shell_holds_otherwise() -> None:
     assert all(node.environment.keys() <= {RECORDER} for node in load_graph("robot").nodes)
     for node in load_graph("robot", {"peers": "10.0.0.2, learner.lab"}).nodes:
-        assert node.environment == {"ROS_STATIC_PEERS": "10.0.0.2;learner.lab"}
+        assert node.environment["ROS_STATIC_PEERS"] == "10.0.0.2;learner.lab"
     [node] = load_graph("learner", {"discovery_server": "10.0.0.1:11811"}).nodes
     assert node.environment == {"ROS_DISCOVERY_SERVER": "10.0.0.1:11811"}
 
