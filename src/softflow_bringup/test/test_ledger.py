@@ -95,6 +95,10 @@ def change(run: Path) -> None:
     rewrite(run, harm)
 
 
+def another_boot(run: Path) -> None:
+    rewrite(run, lambda items: [replace(item, boot="aa") for item in items])
+
+
 def remove_bag(run: Path) -> None:
     for path in (run / "robot" / "bags" / "bag1").iterdir():
         path.unlink()
@@ -111,6 +115,7 @@ def wait(run: Path) -> None:
         (drop_last, "numbering"),
         (drop_middle, "lost"),
         (drop_middle, "numbering"),
+        (another_boot, "numbering"),
         (repeat, "doubled"),
         (change, "different"),
         (remove_bag, "foreign"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -119,11 +120,17 @@ def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
+def _few(names: Set[str]) -> str:
+    """The first of them, and how many there are."""
+    shown = ", ".join(sorted(names)[:3])
+    return f"{shown}{', ...' if len(names) > 3 else ''} ({len(names)})"
+
+
 def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     if found.keys() != wanted.keys():
-        missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        missing, foreign = _few(wanted.keys() - found.keys()), _few(found.keys() - wanted.keys())
         raise WeightsError(
-            f"tensors missing: {missing}, foreign: {foreign}; must be exactly those of the spec"
+            f"tensors missing: {missing}; foreign: {foreign}; must be exactly those of the spec"
         )
     for name, tensor in sorted(found.items()):
         like = wanted[name]
