@@ -1,4 +1,4 @@
-"""A hand that goes down in an online run: the episode ends with the cause, learning waits, and both go on afterwards."""
+"""A hand that goes down in an online run: the episode ends with the cause, learning waits, both go on afterwards."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ REMINDER = 30.0
 def why_not(mode: int, reason: str, faults: Sequence[str]) -> str:
     """Why nothing may be asked of the hand, as an episode's cause: `kind: text`; empty when it is well.
 
-    A fault comes before a mode that is only its consequence; an emergency stop before all, for it is lifted by a person.
+    A fault comes before a mode that is only its consequence; an emergency stop before all: a person lifts it.
     """
     kind = BLOCKING.get(mode, "")
     if faults and kind != "estop":

@@ -208,7 +208,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         return True
 
     def _on_health(self, message: HandHealth) -> None:
-        """A hand that is down plays no episode: the running one ends with the cause, the next waits until it is well."""
+        """While the hand is down there is no episode: the running one ends with the cause, the next one waits."""
         before, why = self._hand.why, why_not(message.mode, message.reason, message.faults)
         if self._hand.look(why, time.monotonic()):
             self.counters["hand_stops"] += 1
