@@ -1,13 +1,16 @@
-"""A human, scripted, takes the hand in the real graph: in the middle of a policy's episode, and to record demonstrations."""
+"""A human, scripted, takes the hand in the real graph: while a policy plays, and to record demonstrations."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import pty
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from softflow_msgs.msg import HandState
+from softflow_msgs.msg import HandHealth, HandState
 from std_srvs.srv import SetBool, Trigger
 
 from hand_driver.hand_file import hands_directory
@@ -32,10 +35,14 @@ from softflow_learner.bags import load_bags
 from softflow_learner.journal import read_journal
 from softflow_learner.messages import add_payload
 from softflow_learner.session import new_agent, new_replay
-from softflow_node.node import reliable, stream
+from softflow_node.node import latched, reliable, stream
 from softflow_recorder.bag import read_episode, read_messages
 from softflow_recorder.episode import EpisodeData
 from softflow_tasks import make_task
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from ros_permissions import allowed, used
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 TASK = make_task("CubeRotation-v0")
@@ -54,10 +61,15 @@ class Human:
         self.executor.add_node(self.node)
         self.state = HandState()
         self.pub = self.node.create_publisher(JointState, "/hand0/teleop/joint_targets", reliable(2))
+        self.health = HandHealth()
+        self.node.create_subscription(HandHealth, "/hand0/hand_health", self._on_health, latched())
         self.node.create_subscription(HandState, "/hand0/hand_state", self._on_state, stream())
 
     def _on_state(self, message: HandState) -> None:
         self.state = message
+
+    def _on_health(self, message: HandHealth) -> None:
+        self.health = message
 
     def show(self, joints: np.ndarray) -> None:
         """Joint targets, in an order of the device's own."""
@@ -142,7 +154,7 @@ def applied_by_human(bag: Path, steps: int) -> np.ndarray:
 
 def runs(mask: np.ndarray) -> list[bool]:
     """The mask's values without repetitions: who followed whom."""
-    return [bool(mask[0]), *(bool(b) for a, b in zip(mask, mask[1:], strict=False) if a != b)]
+    return [who for who, _ in groupby(mask.tolist())]
 
 
 def largest_step(bag: Path) -> float:
@@ -155,7 +167,7 @@ def largest_step(bag: Path) -> float:
 def test_a_human_takes_the_hand_from_the_policy_and_gives_it_back(human: Human, tmp_path: Path) -> None:
     weights = prepare_learner(tmp_path / "learner")
     arguments = {
-        "speed": "1",
+        "speed": "2",
         "teleop": "true",
         "run": tmp_path / "robot",
         "learner_run": tmp_path / "learner",
@@ -182,22 +194,33 @@ def test_a_human_takes_the_hand_from_the_policy_and_gives_it_back(human: Human, 
                 whole = episode
                 break
         assert whole is not None
-        stored = lambda: (
-            len(list(read_journal(tmp_path / "learner" / "experience"))) >= len(watch.summaries())
-        )  # noqa: E731
+
+        def stored() -> bool:
+            journal = tmp_path / "learner" / "experience"
+            return (journal / "journal").is_file() and len(list(read_journal(journal))) >= len(
+                watch.summaries()
+            )
+
         assert until(stored, 60.0, lambda _: human.spin(0.2)), "everything is handed over"
 
     np.testing.assert_array_equal(whole.interventions, applied_by_human(bag, whole.steps))
     assert whole.interventions.sum() >= 8 and whole.source == "policy"
     assert (whole.policy_versions[whole.interventions] == 0).all()
+    after = np.flatnonzero(whole.interventions)[-1] + 1
+    assert (whole.policy_versions[after:] > 0).any(), "the policy goes on"
     assert largest_step(bag) <= FAST / TASK.control_hz + 1e-5
     assert largest_step(bag) > 0.5 * FAST / TASK.control_hz, "the limit binds, so that the test can fail"
+    rewards = [
+        m for topic, _, m in read_messages(bag) if topic.endswith("/reward_label") and m.source == "human"
+    ]
+    assert whole.rewards[rewards[0].start_step] == 1.0
     # In the learner: what the human did throughout is a demonstration.
     agent = new_agent(TASK, {})
     replay = new_replay(agent)
     for item in read_journal(tmp_path / "learner" / "experience"):
         add_payload(replay, item.payload, TASK.layout.hash)
-    assert replay.size("offline") > 0 and replay.size("online") > 0
+    np.testing.assert_array_equal(replay.episode(whole.episode_id).interventions, whole.interventions)
+    assert replay.sampleable("offline") >= 4 and replay.sampleable("online") > 0
 
 
 def test_demonstrations_by_teleoperation(human: Human, tmp_path: Path) -> None:
@@ -230,3 +253,44 @@ def test_demonstrations_by_teleoperation(human: Human, tmp_path: Path) -> None:
     command += ["--demos", str(tmp_path / "bags"), "--set", "imitation_updates=10"]
     subprocess.run(command, check=True, timeout=120)
     assert (tmp_path / "learner" / "policies" / "imitation.safetensors").is_file()
+
+
+def test_the_keys_of_a_terminal_move_and_stop_the_hand(human: Human, tmp_path: Path) -> None:
+    arguments = {"source": "teleop", "speed": "1", "lock_step": "true", "run": tmp_path / "run"}
+    ours, theirs = pty.openpty()
+    keyboard = None
+    try:
+        with Supervisor(load_graph("record_demos", arguments), log_directory=tmp_path / "log"):
+            command = [sys.executable, "-m", "softflow_bringup.cli", "teleop"]
+            keyboard = subprocess.Popen(
+                command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            assert until(lambda: bool(human.state.episode_id), 60.0, lambda _: human.spin(0.05)), "an episode"
+
+            def taken() -> bool:
+                os.write(ours, b"t")
+                human.spin(0.5)
+                return human.state.step > 0
+
+            assert until(taken, 30.0, lambda _: None), "the world goes on with a human's chunks"
+            name = "/hand0/keyboard"
+            assert until(lambda: allowed(name) == used(human.node, name), 20.0), "what its enclave allows"
+            before, joint = human.state.command[1], TASK.joint_names.index("finger0_mcp")
+            os.write(ours, b"\x1b[C" * joint + b"\x1b[A" * 2)
+            assert until(lambda: human.state.command[joint] > before + 0.02, 20.0, lambda _: human.spin(0.05))
+            os.write(ours, b" ")
+            assert until(
+                lambda: "keyboard" in human.health.reason and human.health.mode == HandHealth.MODE_ESTOP,
+                20.0,
+                lambda _: human.spin(0.05),
+            )
+            os.write(ours, b"q")
+            assert keyboard.wait(timeout=20.0) == 0
+    finally:
+        if keyboard is not None and keyboard.poll() is None:
+            keyboard.kill()
+        os.close(ours)
+        os.close(theirs)
+    assert keyboard.stdout is not None
+    shown = keyboard.stdout.read().decode()
+    assert "the hand is yours" in shown and "EMERGENCY STOP: stopped" in shown
