@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from sensor_msgs.msg import JointState, Joy
 from softflow_msgs.msg import ActionChunk, ChunkResult, HandState, Observation
 
 from softflow_bringup.graph import load_graph
@@ -44,6 +45,8 @@ class Probe:
         self.executor.add_node(self.node)
         self.chunks = self.node.create_publisher(ActionChunk, "action_chunk", reliable(10))
         self.observations = self.node.create_publisher(Observation, "observation", reliable(10))
+        self.targets = self.node.create_publisher(JointState, "teleop/joint_targets", reliable(10))
+        self.joy = self.node.create_publisher(Joy, "joy", reliable(10))
         self.chunk_ids = itertools.count(1_000_000)
         self.states: list[HandState] = []
         self.results: list[ChunkResult] = []
@@ -99,7 +102,9 @@ def probe(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     run = tmp_path_factory.mktemp("bad_input")
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
-        graph = load_graph("inference", {"run": str(run), "weights": str(weights), "speed": "1"})
+        graph = load_graph(
+            "inference", {"run": str(run), "weights": str(weights), "speed": "1", "teleop": "true"}
+        )
         context = Context()
         rclpy.init(context=context)
         with Supervisor(graph, log_directory=run / "log"):
@@ -179,6 +184,36 @@ def test_bad_observation_is_refused_and_counted_by_the_policy(probe: Probe, stat
     planned = len(probe.planned)
     probe.until(lambda: len(probe.planned) > planned, "the policy planning on")
     assert not any(c.episode_id == f"probe{10**6}" for c in probe.planned)
+
+
+JOINT = TASK.joint_names[0]
+
+
+@pytest.mark.parametrize(
+    ("topic", "message"),
+    [
+        ("joint_targets", JointState(name=["nose"], position=[0.1])),
+        ("joint_targets", JointState(name=[JOINT], position=[math.nan])),
+        ("joint_targets", JointState(name=[JOINT, JOINT], position=[0.0, 0.1])),
+        ("joint_targets", JointState(name=[JOINT], position=[])),
+        ("joy", Joy(axes=[0.0], buttons=[1])),
+        ("joy", Joy(axes=[math.nan] * 8, buttons=[0, 0, 0, 0, 0, 1])),
+    ],
+)
+def test_a_bad_device_takes_no_hand(probe: Probe, topic: str, message: Any) -> None:
+    def told() -> dict[str, str]:
+        return probe.diagnostics.get("/hand0/teleop", {})
+
+    def refused() -> bool:
+        (probe.joy if topic == "joy" else probe.targets).publish(message)
+        return int(told().get(f"refused_{topic}", "0")) > before
+
+    before = int(told().get(f"refused_{topic}", "0"))
+    probe.until(refused, "a count of refused messages")
+    assert told().get("takeovers", "0") == "0"
+    planned = len(probe.planned)
+    probe.until(lambda: len(probe.planned) > planned, "the policy planning on")
+    assert {c.source for c in probe.planned[planned:]} == {"policy"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import shutil
@@ -81,13 +82,16 @@ def test_a_node_that_would_run_unsecured_does_not_run(
 
 @pytest.mark.slow
 def test_the_policy_of_an_enclave_allows_what_its_node_does_and_no_more(tmp_path: Path) -> None:
-    names = ["hand_driver", "perception", "episode_manager", "teacher"]
+    names = ["hand_driver", "perception", "episode_manager", "teacher", "teleop"]
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         context = Context()
         rclpy.init(context=context)
         observer = Node("observer", context=context)
-        with Supervisor(load_graph("record_demos", {"run": str(tmp_path)}), log=lambda *_: None):
+        graph = load_graph("record_demos", {"run": str(tmp_path)})
+        human = load_graph("record_demos", {"run": str(tmp_path), "source": "teleop"}).node("teleop")
+        graph = dataclasses.replace(graph, nodes=(*graph.nodes, human))
+        with Supervisor(graph, log=lambda *_: None):
             for name in (f"/hand0/{name}" for name in names):
                 end = time.monotonic() + TIMEOUT
                 while differs := allowed(name) ^ seen(observer, name):

@@ -11,7 +11,14 @@ import pytest
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 PACKAGES = sorted(p.parent.name for p in SOURCES.glob("*/setup.py")) + ["softflow_bringup"]
 ROS_FILES = {"node", "messages"}
-ROBOT_SIDE = ("hand_driver", "softflow_perception", "softflow_recorder", "softflow_tasks", "softflow_sim")
+ROBOT_SIDE = (
+    "hand_driver",
+    "softflow_perception",
+    "softflow_recorder",
+    "softflow_tasks",
+    "softflow_sim",
+    "softflow_teleop",
+)
 
 
 def modules(package: str) -> list[str]:

@@ -19,6 +19,7 @@ setup(
     entry_points={
         "console_scripts": [
             "camera_node = softflow_perception.camera.node:main",
+            "frames_node = softflow_perception.frames.node:main",
             "perception_node = softflow_perception.node:main",
             "pose_node = softflow_perception.pose.node:main",
         ]

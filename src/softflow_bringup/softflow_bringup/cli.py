@@ -15,6 +15,7 @@ from softflow_bringup.values import GraphError
 COMMANDS = {
     "demo": ("softflow_bringup.demo", "learn on a simulated hand, with everything started for you"),
     "record": ("softflow_bringup.record", "record demonstrations into bags"),
+    "teleop": ("softflow_bringup.teleop", "take the hand by the keys of this terminal"),
     "train": (
         "softflow_bringup.train",
         "train a policy: imitation, warmup, offline from bags, online beside the robot; teacher, distill",

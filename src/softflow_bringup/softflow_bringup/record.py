@@ -1,4 +1,4 @@
-"""`softflow record`: demonstrations of the scripted teacher, through the nodes, into bags."""
+"""`softflow record`: demonstrations of the scripted teacher or of a human, through the nodes, into bags."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from softflow_bringup.domain import private_domain
 from softflow_bringup.episodes import GraphFailedError, run_episodes
@@ -14,6 +16,18 @@ from softflow_bringup.values import GraphError
 from softflow_experiments.statistics import bootstrap
 from softflow_recorder.bag import Summary
 from softflow_tasks import make_task, task_ids
+
+
+def graph_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """A human has the time of the clock, and begins when the hand is taken: a simulated world waits until then."""
+    human = options.source == "teleop"
+    return {
+        "task": options.task,
+        "seed": options.seed,
+        "source": options.source,
+        "speed": options.speed or ("1" if human else "max"),
+        "lock_step": options.lock_step or ("true" if human else "auto"),
+    }
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +39,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
+    parser.add_argument("--source", choices=("teacher", "teleop"), default="teacher", help="who shows how")
+    parser.add_argument("--speed", help="simulated against real time: a number or max; max, with teleop 1")
+    parser.add_argument(
+        "--lock-step",
+        choices=("auto", "true", "false"),
+        help="simulation waits for who shows how; auto, with teleop true. A real hand: false",
+    )
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
     shown = 0
@@ -39,8 +59,9 @@ def main(argv: Sequence[str]) -> int:
             )
 
     try:
-        arguments = {"task": options.task, "seed": options.seed, "speed": options.speed}
-        with private_domain():
+        arguments = graph_arguments(options)
+        # Devices of a human are started elsewhere, in the domain of the shell.
+        with nullcontext() if options.source == "teleop" else private_domain():
             summaries = run_episodes(
                 "record_demos", arguments, options.run, options.episodes, show, time.sleep
             )

@@ -100,6 +100,38 @@ def test_arguments_reach_the_parameters_with_their_type() -> None:
     assert (learner["run"], learner["resume"], learner["seed"]) == ("runs/x", "", 7)
 
 
+@pytest.mark.parametrize("name", ["online_rl", "robot", "inference"])
+def test_a_human_may_take_the_hand_where_that_is_wanted(name: str) -> None:
+    nodes = load_graph(name, {"teleop": "true"}).nodes
+    assert {n.name for n in nodes} - {n.name for n in load_graph(name).nodes} == {"teleop"}
+    [teleop] = [n for n in nodes if n.name == "teleop"]
+    assert (teleop.package, teleop.executable) == ("softflow_teleop", "teleop_node")
+    assert teleop.namespace == "/hand0" and teleop.respawn and not teleop.required
+
+
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
+def test_frames_on_request(name: str) -> None:
+    [frames] = {
+        n.name: n for n in load_graph(name, {"tf": True, "namespace": "/left"}).nodes if n.name == "frames"
+    }.values()
+    assert (frames.executable, frames.parameters["prefix"], frames.required) == (
+        "frames_node",
+        "/left",
+        False,
+    )
+
+
+def test_demonstrations_of_a_human_need_no_teacher() -> None:
+    graph = load_graph("record_demos", {"source": "teleop"})
+    assert [n.name for n in graph.nodes] == [
+        "hand_driver", "perception", "episode_manager", "teleop", "recorder",
+    ]  # fmt: skip
+    assert graph.node("teleop").required
+    # Nobody but manager and recorder reads the observation then.
+    assert graph.node("episode_manager").parameters["observers"] == 2
+    assert load_graph("record_demos").node("episode_manager").parameters["observers"] == 3
+
+
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))
 def test_the_task_is_chosen_in_one_place(name: str) -> None:
     nodes = load_graph(name, {"task": "ToolCut-v0"}).nodes

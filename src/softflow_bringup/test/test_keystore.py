@@ -96,8 +96,10 @@ def test_who_may_command_the_hand_and_who_may_push_weights() -> None:
     def who(right: str, topic: str) -> set[str]:
         return {n for n in names if {(right, topic), (right, topic.rpartition("/")[2])} & rights(n)}
 
-    assert who("publish", "/hand0/action_chunk") == {"policy", "teacher"}
+    assert who("publish", "/hand0/action_chunk") == {"policy", "teacher", "teleop"}
     assert who("request", "/hand0/reset_estop") == {"operator"}
+    assert {n for n in names if ("publish", "teleop/joint_targets") in rights(n)} == {"keyboard"}
+    assert who("request", "/hand0/estop") == {"operator", "teleop", "keyboard"}
     # The recorder holds the hand when the disk is full.
     assert who("request", "/hand0/set_mode") == {"operator", "recorder"}
     assert who("call", "/hand0/reset_scene") == {"episode_manager"}

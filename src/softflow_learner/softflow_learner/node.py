@@ -168,6 +168,12 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self.offering.after_update()
         return 0.0
 
+    def activity(self) -> str:
+        """Updates stop by themselves when the robot brings nothing: how many there may be follows from its steps."""
+        if self.online.due() > 0:
+            return "learns"
+        return f"waits for experience; the last came {time.monotonic() - self._arrived:.0f} s ago"
+
     def _save(self) -> Path:
         self.session.extra["online_rounds"] = self.online.rounds
         return self.session.save()

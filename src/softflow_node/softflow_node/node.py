@@ -104,6 +104,10 @@ class SoftflowNode(Node, Generic[P]):
         """What keeps the node from its work, in words; empty while it works. An error on /diagnostics."""
         return ""
 
+    def activity(self) -> str:
+        """What a node that works is doing, on /diagnostics."""
+        return "running"
+
     def close(self) -> None:
         """Called once before the context is shut down; publishing still works here."""
 
@@ -161,7 +165,7 @@ class SoftflowNode(Node, Generic[P]):
 
     def _publish_diagnostics(self) -> None:
         status = DiagnosticStatus(
-            level=DiagnosticStatus.OK, name=self.get_fully_qualified_name(), message="running"
+            level=DiagnosticStatus.OK, name=self.get_fully_qualified_name(), message=self.activity()
         )
         refused = sum(count for key, count in self.counters.items() if key.startswith("refused_"))
         if refused:

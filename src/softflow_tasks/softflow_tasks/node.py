@@ -21,6 +21,7 @@ from softflow_node.messages import floats32, numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_tasks.episode import MODES, Episode, OutOfOrderError, episode_seed
+from softflow_tasks.hand_watch import HandWatch, Retry, why_not
 from softflow_tasks.progress import EpisodeCount
 from softflow_tasks.task import make_task, task_ids
 
@@ -30,6 +31,8 @@ LABEL_STEPS = 10
 
 RUN_ID = "SOFTFLOW_RUN_ID"
 """Environment variable of whoever starts the graph: the same for every start of this node within one run."""
+RESET_PAUSES = 1.0, 30.0
+"""[s] after a reset that failed, at first and at most."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         path = Path(self.params.progress) if self.params.progress else None
         self._count = EpisodeCount(path, os.environ.get(RUN_ID, ""), self.params.first_index)
         self._labelled = 0
-        self._resetting = False
         self._described = False
-        self._estop = ""
+        self._hand, self._retry = HandWatch(), Retry(*RESET_PAUSES)
+        self._reset_error = ""
         self._unseen, self._unseen_step = 0, 0
         self._robot_stamp = Time()
         self._last_seen = time.monotonic()
@@ -86,13 +89,21 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._reset = ActionClient(self, ResetScene, "reset_scene")
 
     def poll(self) -> float:
-        """Start the next episode when none runs; look for a stall."""
-        if self.episode is None and not self._resetting and not self._estop:
-            self._begin()
-        elif self.episode is not None and time.monotonic() - self._last_seen > self.params.stall_timeout:
+        """Start the next episode when none runs and the hand is well; look for a stall."""
+        now = time.monotonic()
+        if reminder := self._hand.reminder(now):
+            self.get_logger().error(reminder)
+        if self.episode is None:
+            if not self._hand.why and now >= self._retry.due:
+                self._begin()
+        elif now - self._last_seen > self.params.stall_timeout:
             self.get_logger().error(f"no observation for {self.params.stall_timeout} s: episode is discarded")
             self._end(EpisodeEvent.DISCARDED, "stalled")
         return 0.1
+
+    def fault(self) -> str:
+        """Why no episode is played."""
+        return self._hand.text() or self._reset_error
 
     def _begin(self) -> None:
         p = self.params
@@ -103,7 +114,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             return
         seed = episode_seed(p.mode, p.seed, self._count.index)
         self.episode = Episode(self.task, uuid.uuid4().hex, self._count.index, seed)
-        self._labelled, self._resetting, self._last_seen = 0, True, time.monotonic()
+        self._labelled, self._last_seen = 0, time.monotonic()
         self._announce(EpisodeEvent.START, "")
         goal = ResetScene.Goal(episode_id=self.episode.episode_id, seed=seed)
         on_goal = partial(self._on_goal, goal.episode_id)
@@ -132,12 +143,17 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if not self._is_running(episode_id):
             return
         result = future.result()
-        self._resetting = False
         if result is None or not result.result.ok:
             self._reset_failed(result.result.message if result else "no result")
+            return
+        self._retry.succeeded()
+        self._reset_error = ""
 
     def _reset_failed(self, why: str) -> None:
-        self.get_logger().error(f"reset_scene failed: {why}")
+        self.counters["failed_resets"] += 1
+        self._retry.failed(time.monotonic())
+        self._reset_error = f"reset_scene failed: {why}"
+        self.get_logger().error(f"{self._reset_error}; again in {self._retry.pause:.0f} s")
         self._end(EpisodeEvent.DISCARDED, f"reset failed: {why}")
 
     def _on_observation(self, message: Observation) -> None:
@@ -187,11 +203,20 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         return True
 
     def _on_health(self, message: HandHealth) -> None:
-        stopped = message.mode == HandHealth.MODE_ESTOP
-        self._estop = message.reason if stopped else ""
-        if stopped and self.episode is not None and self.episode.steps > 0:
+        """While the hand is down there is no episode: the running one ends with the cause, the next one waits."""
+        before, why = self._hand.why, why_not(message.mode, message.reason, message.faults)
+        if self._hand.look(why, time.monotonic()):
+            self.counters["hand_stops"] += 1
+            self.get_logger().error(f"{self._hand.text()}; no new episode until then")
+        elif before and not why:
+            self._retry.succeeded()
+            self.get_logger().info(f"the hand is well again after: {before}")
+        if not why or self.episode is None:
+            return
+        judged = self.episode.steps > 0
+        if judged:
             self._label()
-            self._end(EpisodeEvent.TRUNCATED, f"estop: {message.reason}")
+        self._end(EpisodeEvent.TRUNCATED if judged else EpisodeEvent.DISCARDED, why)
 
     def _on_description(self, _: HandDescription) -> None:
         """A driver says once what it is: at the second time another one has come, which knows of no episode."""
@@ -223,8 +248,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if kind != EpisodeEvent.DISCARDED:
             self.counters["episodes"] += 1
             self._count.advance()
-        # A driver that died during a reset never answers.
-        self.episode, self._resetting = None, False
+        # The answer to a reset that is on its way is of no use any more.
+        self.episode = None
 
     def _announce(self, kind: int, cause: str) -> None:
         episode = self.episode

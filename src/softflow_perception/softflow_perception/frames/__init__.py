@@ -1,0 +1,1 @@
+"""Object and cameras as tf frames."""
