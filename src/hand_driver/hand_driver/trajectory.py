@@ -68,12 +68,12 @@ class Trajectory:
 
         Knots at or before `begin` are passed already. Cubic (Hermite) where knots have velocities, else linear.
         """
-        ahead = int(np.searchsorted(self.times, max(time, begin), side="left"))
-        if ahead == len(self.times):
+        first = int(np.searchsorted(self.times, begin, side="right"))
+        ahead = int(np.searchsorted(self.times, time, side="left"))
+        if len(self.times) in (first, ahead):
             return self.positions[-1]
         if time <= begin:
             return pose
-        first = int(np.searchsorted(self.times, begin, side="right"))
         rest = np.zeros_like(pose)
         t0, p0, v0 = begin, pose, rest
         if ahead > first:
