@@ -94,7 +94,8 @@ class Driver:
         self.last_error = ""
         """Of the bus."""
         self._stream: tuple[Wanted, float] | None = None
-        self._still_since = 0.0
+        self._still = 0
+        """Control steps since the targets last changed."""
         self._preempted: Playing | None = None
         self._read_ok = True
         self._mute = False
@@ -134,7 +135,7 @@ class Driver:
         if unknown:
             raise OSError(f"{self.spec.name}: the pose at the start is unknown: {unknown}")
         self._place(self.reading.position, now)
-        self._read_ok, self._mute, self._still_since = True, False, self.robot_time
+        self._read_ok, self._mute, self._still = True, False, 0
         self._limp[:] = False
         self.safety.follow()
 
@@ -154,7 +155,7 @@ class Driver:
     @property
     def stands(self) -> bool:
         """Whether the targets have not changed for long enough for the joints to be where they are told to be."""
-        return self.robot_time - self._still_since >= STILL
+        return self._still * self.spec.period >= STILL
 
     def stand(self, reason: str) -> Playing | None:
         """Hold where it is, and let go of everything that moves it; returns the chunk that this cuts off."""
@@ -295,8 +296,7 @@ class Driver:
             wanted = Wanted(targets, self.playback.source)
         before = self.safety.command
         decision = self.safety.step(now, self.reading if self._read_ok else None, wanted)
-        if (decision.target != before).any():
-            self._still_since = self.robot_time
+        self._still = 0 if (decision.target != before).any() else self._still + 1
         if decision.refused and wanted is not None and wanted.holder == self.mover.holder:
             self.mover.end(decision.refused)
         if self.safety.blocked or decision.refused:

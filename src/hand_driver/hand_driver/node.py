@@ -6,7 +6,6 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from hand_driver.calibration import (
     save_calibration,
 )
 from hand_driver.commands.node import Commands
-from hand_driver.control import STILL, Driver, JointActions
+from hand_driver.control import Driver, JointActions
 from hand_driver.hand_file import HandFileError, hand_path, load_hand
 from hand_driver.lifecycle.node import Managed
 from hand_driver.messages import (
@@ -111,6 +110,7 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
         self.late: deque[float] = deque(maxlen=10_000)
         self._said_at = self._complained_at = 0.0
         self._said: tuple[int, str] = (-1, "")
+        self._to_activate = False
         self._wire()
         self.commands, self.operations = Commands(self), Operations(self)
         if p.autostart:
@@ -138,17 +138,16 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
         self.trigger_configure()
         if self.failure:
             raise ParameterError(f"{self.get_name()}: parameter 'hand': {self.failure}")
-        if self.driver.calibration is None:
+        self._to_activate = self.driver.calibration is not None
+        if not self._to_activate:
             self.trigger_activate()
-            return
-        timer = self.create_timer(STILL / 10, lambda: None)
-        timer.callback = lambda: self._activate_when_still(timer.cancel)
 
-    def _activate_when_still(self, stop: Callable[[], None]) -> None:
-        if self.lifecycle_state == "inactive" and self.driver.stands:
-            self.trigger_activate()
-        if self.lifecycle_state != "inactive" or self.driver.stands:
-            stop()
+    def _each_second(self) -> None:
+        if self._to_activate and self.driver.stands:
+            self._to_activate = False
+            if self.lifecycle_state == "inactive":
+                self.trigger_activate()
+        self.publish_health()
 
     def configure(self) -> None:
         """Reach for the hand, and hold it where it is. Raises OSError, CalibrationError."""
@@ -229,7 +228,7 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
         self.clock_pub = self.create_publisher(Clock, clock, reliable(10)) if clock else None
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, reliable(2))
         self.create_subscription(PolicyManifest, "active_policy", self._on_policy, latched(10))
-        self.create_timer(1.0, self.publish_health)
+        self.create_timer(1.0, self._each_second)
         self._reset_server = ActionServer(self, ResetScene, "reset_scene", self._on_reset)
 
     @property
