@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from softflow_msgs.action import Calibrate, Home, Tension
@@ -115,8 +116,8 @@ class Operations:
 
         def done(failure: str) -> None:
             self._log(f"home, asked for by {who!r}", failure)
-            position = floats32(self.node.driver.reading.position) if self.node.driver.has_read else []
-            result = Home.Result(ok=not failure, message=failure or "arrived", position=position)
+            read = self.node.driver.reading.position if self.node.driver.has_read else np.zeros(0)
+            result = Home.Result(ok=not failure, message=failure or "arrived", position=floats32(read))
             self._home.finish(goal, result)
 
         def feedback(run: Run) -> None:
@@ -168,7 +169,7 @@ class Operations:
 
         def done(failure: str) -> None:
             self._log("tension", failure)
-            slack = floats32(made[0].slack) if made else []
+            slack = floats32(np.array(made[0].slack if made else ()))
             result = Tension.Result(ok=not failure, message=failure or "taut", slack=slack)
             self._tension.finish(goal, result)
 
