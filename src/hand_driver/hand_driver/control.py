@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
+from hand_driver.calibration import Calibration
 from hand_driver.device import FloatArray, Hand, Reading
 from hand_driver.hand_spec import HandSpec
+from hand_driver.movement import OWN, TRAJECTORY, Follow, Home, Movement, Run
+from hand_driver.mover import Mover
 from hand_driver.playback import Chunk, ChunkPlayback, Playing
 from hand_driver.safety import Refusal, clamp_action
 from hand_driver.safety_core import Decision, Mode, Safety, Wanted
 from hand_driver.safety_lease import Priority
+from hand_driver.step import Outcome, Step
+from hand_driver.trajectory import Trajectory
 
 NANOSECONDS = 1_000_000_000
-HOMING = "driver"
-"""Source of the movement to the neutral pose."""
 HUMAN_SOURCES = ("teleop", "human")
 """Sources of chunks that take the hand from a policy."""
+STILL = 0.3
+"""[s] that the hand is held before its pose is compared with the calibration."""
 
 
-ARRIVED = 1e-6
-"""[rad] from the neutral pose."""
+def check_holder(field: str, holder: str) -> None:
+    """Whether somebody outside of the driver may call himself so. Raises Refusal."""
+    if not holder.strip():
+        raise Refusal(f"{field} is empty, must say who moves the hand")
+    if holder in (OWN, TRAJECTORY):
+        raise Refusal(f"{field} is {holder!r}, which is the driver's own")
 
 
 def priority_of(source: str) -> Priority:
@@ -66,32 +75,6 @@ class JointActions:
         return (joints - self._lower) / (self._upper - self._lower) * 2.0 - 1.0
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where an episode stands after a control step."""
-
-    episode_id: str
-    seed: int
-    step: int
-    stamp: int
-    """[ns] robot clock"""
-    applied: FloatArray
-    command: FloatArray
-    """[rad, m] (J,)"""
-    starved: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a control step did."""
-
-    decision: Decision
-    done: Playing | None
-    """The chunk whose last step this was."""
-    stopped: Playing | None
-    """The chunk that was cut off, because of `decision.refused`."""
-
-
 class Driver:
     """One hand under control. Not thread safe; times are [s] on a monotonic clock, but for `robot_ns`."""
 
@@ -99,15 +82,20 @@ class Driver:
         self.hand, self.spec, self.actions = hand, spec, actions
         names = hand.description.action_names
         self.safety = Safety(spec)
+        self.mover = Mover(self.safety)
         self.playback = ChunkPlayback(len(names), spec.period, max_lead=spec.safety.max_expiry)
         self.counters: Counter[str] = Counter()
         self.robot_ns = 0
-        self.at = Step("", 0, 0, 0, actions.rest_action(), np.zeros(0), starved=False)
+        nothing, full = np.zeros(0), np.ones(len(spec.joints))
+        self.at = Step("", 0, 0, 0, actions.rest_action(), nothing, starved=False, stiffness=full)
         self.reading: Reading
-        self.homing = False
+        self.has_read = False
+        self.calibration: Calibration | None = None
         self.last_error = ""
         """Of the bus."""
         self._stream: tuple[Wanted, float] | None = None
+        self._still = 0
+        """Control steps since the targets last changed."""
         self._preempted: Playing | None = None
         self._read_ok = True
         self._mute = False
@@ -125,6 +113,16 @@ class Driver:
         return self.hand.description.backend in ("dynamixel", "orca")
 
     @property
+    def homing(self) -> bool:
+        """Whether the hand is on its way to the neutral pose, or on another one of the driver's own."""
+        return self.mover.holder == OWN
+
+    @property
+    def moving(self) -> bool:
+        """Whether joint targets are followed that are no chunk's."""
+        return self.mover.holder != "" or self._stream is not None
+
+    @property
     def robot_time(self) -> float:
         """[s] robot clock"""
         return self.robot_ns / NANOSECONDS
@@ -132,12 +130,40 @@ class Driver:
     def start(self, now: float) -> None:
         """Connect, and begin at rest at the pose in which the hand is. Raises OSError."""
         self.hand.connect()
-        self.reading = self.hand.read()
+        self.reading, self.has_read = self.hand.read(), True
         unknown = self._implausible(self.reading)
         if unknown:
             raise OSError(f"{self.spec.name}: the pose at the start is unknown: {unknown}")
         self._place(self.reading.position, now)
+        self._read_ok, self._mute, self._still = True, False, 0
+        self._limp[:] = False
         self.safety.follow()
+
+    def verify(self) -> None:
+        """Whether the pose is known well enough to begin to move. Raises Refusal."""
+        unknown = "the bus could not be read" if not self._read_ok else self._implausible(self.reading)
+        if unknown:
+            raise Refusal(f"{self.spec.name}: the pose is unknown: {unknown}")
+        for fault in self.safety.faults.values():
+            raise Refusal(f"fault: {fault.text}; recover_hand lifts it")
+        if self.calibration is None:
+            return
+        if not self.stands:
+            raise Refusal(f"the hand was not held still for {STILL} s; its pose is compared after that")
+        self.calibration.check(self.safety.command, self.reading.position, self.spec)
+
+    @property
+    def stands(self) -> bool:
+        """Whether the targets have not changed for long enough for the joints to be where they are told to be."""
+        return self._still * self.spec.period >= STILL
+
+    def stand(self, reason: str) -> Playing | None:
+        """Hold where it is, and let go of everything that moves it; returns the chunk that this cuts off."""
+        self.mover.end(reason)
+        self._stream = None
+        self.safety.lease.release(self.safety.lease.holder)
+        self.safety.hold(reason)
+        return self._take_preempted() or self.playback.flush()
 
     def _implausible(self, reading: Reading) -> str:
         """Why a pose cannot be trusted to begin from; empty when it can.
@@ -165,7 +191,8 @@ class Driver:
         A simulated scene is put into its start state. A real hand stays where it is; `home` moves it. Raises OSError.
         """
         cut = self.playback.flush()
-        self._stream, self.homing = None, False
+        self.mover.end("a new episode began")
+        self._stream = None
         self.safety.lease.release(self.safety.lease.holder)
         targets = self.hand.reset(seed)
         if targets is not None:
@@ -173,15 +200,37 @@ class Driver:
             self.reading = self.hand.read()
         self.robot_ns += round(self.spec.period * NANOSECONDS)
         rest = self.actions.rest_action()
-        self.at = Step(episode_id, seed, 0, self.robot_ns, rest, self.at.command, starved=False)
+        self.at = replace(
+            Step(episode_id, seed, 0, self.robot_ns, rest, self.at.command, starved=False),
+            stiffness=self.at.stiffness,
+            mode=self.at.mode,
+        )
         self.playback.begin(episode_id)
         return cut
 
-    def home(self, now: float) -> None:
+    def home(self, now: float) -> Run:
         """Go to the neutral pose at the safe speed; chunks are refused until it is reached. Raises Refusal."""
-        self.safety.lease.acquire(HOMING, Priority.HUMAN, now)
-        self.safety.wake()
-        self.homing = True
+        return self.move(Home(self.spec), now)
+
+    def move(self, movement: Movement, now: float) -> Run:
+        """Make a movement, in place of the one before. Raises Refusal."""
+        run = self.mover.begin(movement, now)
+        self._stream = None
+        return run
+
+    def follow(self, trajectory: Trajectory, start: float, now: float) -> Run:
+        """Follow a trajectory that begins at `start` [s] on the robot clock; 0: now. Raises Refusal."""
+        begin, ahead = start or self.robot_time, self.spec.safety.max_expiry
+        if begin - self.robot_time > ahead:
+            raise Refusal(
+                f"header.stamp is {start:.3f} s, {begin - self.robot_time:.3f} s ahead of the robot clock; "
+                f"allowed: {ahead} s, or 0 for now"
+            )
+        if start and begin + trajectory.end < self.robot_time:
+            raise Refusal(
+                f"header.stamp is {start:.3f} s: it ended before {self.robot_time:.3f} s on the robot clock"
+            )
+        return self.move(Follow(trajectory, begin, self.spec.period), now)
 
     def offer(self, chunk: Chunk, now: float) -> bool:
         """Queue a chunk; False if it is a repetition or came too late to matter. Raises Refusal."""
@@ -190,7 +239,9 @@ class Driver:
         if self.safety.blocked:
             raise Refusal(f"chunk_id {chunk.chunk_id}: {self.safety.why_not()}")
         if self.homing:
-            raise Refusal(f"chunk_id {chunk.chunk_id}: the hand is on its way to the neutral pose")
+            raise Refusal(
+                f"chunk_id {chunk.chunk_id}: the driver moves the hand, on its way to the neutral pose say"
+            )
         s = self.spec.safety
         if chunk.obs_step > self.at.step and chunk.episode_id == self.at.episode_id:
             raise Refusal(
@@ -243,7 +294,11 @@ class Driver:
             clamped = clamp_action(chosen)
             targets = self.actions.action_to_joints(clamped.value, self.at.command)
             wanted = Wanted(targets, self.playback.source)
+        before = self.safety.command
         decision = self.safety.step(now, self.reading if self._read_ok else None, wanted)
+        self._still = 0 if (decision.target != before).any() else self._still + 1
+        if decision.refused and wanted is not None and wanted.holder == self.mover.holder:
+            self.mover.end(decision.refused)
         if self.safety.blocked or decision.refused:
             stopped, chosen = stopped or self.playback.flush(), None
         if chosen is not None:
@@ -254,7 +309,19 @@ class Driver:
         done = self.playback.applied(action) if chosen is not None else None
         starved = decision.mode is not Mode.ACTIVE
         at = self.at
-        self.at = Step(at.episode_id, at.seed, at.step + 1, self.robot_ns, action, sent, starved)
+        source = wanted.holder if wanted is not None and decision.mode is Mode.ACTIVE else ""
+        self.at = Step(
+            at.episode_id,
+            at.seed,
+            at.step + 1,
+            self.robot_ns,
+            action,
+            sent,
+            starved,
+            source,
+            decision.stiffness,
+            decision.mode,
+        )
         self._count(starved)
         self._read()
         return Outcome(decision, done, stopped)
@@ -271,16 +338,9 @@ class Driver:
 
     def _other_wanted(self, now: float) -> Wanted | None:
         """Joint targets that come before any chunk: of a person, or of the way to the neutral pose."""
+        if self.mover.holder:
+            return self.mover.wanted(now, self.robot_time, self.reading)
         holder = self.safety.lease.current(now)
-        if self.homing:
-            way = self.spec.values("neutral") - self.safety.command
-            if np.abs(way).max() > ARRIVED and holder in ("", HOMING):
-                self.safety.lease.acquire(HOMING, Priority.HUMAN, now)
-                reach = self.spec.safety.max_jump
-                return Wanted(self.safety.command + np.clip(way, -reach, reach), HOMING)
-            self.homing = False
-            self.give_back(HOMING)
-            return None
         if self._stream is None:
             return None
         wanted, at = self._stream
@@ -346,6 +406,7 @@ class Driver:
 
     def close(self) -> Playing | None:
         """Let go of the hand; returns the chunk that this cuts off."""
+        self.mover.end("the driver lets go of the hand")
         cut = self.playback.flush()
         self.hand.disconnect()
         return cut

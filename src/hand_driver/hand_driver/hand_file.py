@@ -50,9 +50,14 @@ def hand_names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in hands_directory().glob("*.yaml")))
 
 
+def hand_path(name: str) -> Path:
+    """config/hands/NAME.yaml, or a path that ends in .yaml. Raises HandFileError."""
+    return Path(name) if name.endswith(".yaml") else hands_directory() / f"{name}.yaml"
+
+
 def load_hand(name: str) -> HandSpec:
     """The hand of config/hands/NAME.yaml, or of a path that ends in .yaml. Raises HandFileError."""
-    path = Path(name) if name.endswith(".yaml") else hands_directory() / f"{name}.yaml"
+    path = hand_path(name)
     try:
         text = path.read_text()
     except OSError as error:

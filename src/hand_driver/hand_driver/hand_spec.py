@@ -69,6 +69,9 @@ class SafetySettings(Validated):
     frozen_motion: float = bounded(0.05, low=0.0, high=WIDE, unit="rad", doc="commanded meanwhile")
     current_time: float = bounded(0.3, low=0.0, high=WIDE, unit="s", doc="time constant of the load")
     derate_floor: float = bounded(0.2, low=0.0, high=1.0, doc="share of speed and current left at the limit")
+    max_drift: float = bounded(
+        0.1, low=1e-4, high=WIDE, unit="rad", doc="read from where it was told to be, against the calibration"
+    )
 
 
 @dataclass(frozen=True)

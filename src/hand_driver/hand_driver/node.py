@@ -7,11 +7,13 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rclpy.action import ActionServer
 from rclpy.action.server import ServerGoalHandle
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
 from softflow_msgs.action import ResetScene
 from softflow_msgs.msg import (
     ActionChunk,
@@ -22,23 +24,34 @@ from softflow_msgs.msg import (
     ObjectState,
     PolicyManifest,
 )
-from softflow_msgs.srv import EStop, ResetEStop, SetMode
 
 from hand_driver.backends import HandMismatchError, backend_names, make_hand
-from hand_driver.control import Driver
-from hand_driver.hand_file import HandFileError, load_hand
+from hand_driver.calibration import (
+    Calibration,
+    calibration_hash,
+    load_calibration,
+    save_calibration,
+)
+from hand_driver.commands.node import Commands
+from hand_driver.control import Driver, JointActions
+from hand_driver.hand_file import HandFileError, hand_path, load_hand
+from hand_driver.lifecycle.node import Managed
 from hand_driver.messages import (
     from_chunk,
     to_description,
     to_hand_state,
+    to_health,
+    to_joint_state,
     to_object_state,
     to_refusal,
     to_result,
 )
+from hand_driver.operate.node import Operations
 from hand_driver.pacing import Pacer, parse_speed
 from hand_driver.playback import Playing
 from hand_driver.safety import Refusal
-from softflow_node.messages import floats32, to_stamp
+from hand_driver.safety_core import Mode
+from softflow_node.messages import to_stamp
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import ParameterError, bounded
 from softflow_tasks import make_task, task_ids
@@ -55,7 +68,13 @@ class DriverParameters:
 
     hand: str = bounded("", doc="name in config/hands or path of a YAML file; empty: the task's hand")
     backend: str = bounded("", choices=("", *backend_names()), doc="empty: the one of the hand's file")
-    task: str = bounded("CubeRotation-v0", choices=task_ids(), doc="maps actions to joint targets")
+    task: str = bounded(
+        "CubeRotation-v0",
+        choices=("", *task_ids()),
+        doc="maps actions to joint targets; empty: none, an action in [-1, 1] a joint",
+    )
+    calibration: str = bounded("", doc="file; empty: next to the hand's file, with the suffix .calibration")
+    autostart: bool = bounded(True, doc="configure and activate at once, without a lifecycle manager")
     speed: str = bounded("1", doc="simulated clock against wall clock: a number or 'max'")
     lock_step: str = bounded(
         "auto", choices=("auto", "true", "false"), doc="the world waits for the policy; auto: at max"
@@ -63,42 +82,145 @@ class DriverParameters:
     clock_topic: str = bounded("clock", doc="where the robot clock goes; empty = nowhere")
 
 
-class DriverNode(SoftflowNode[DriverParameters]):
-    """Plays chunks at the control rate; see `ChunkPlayback` for what is accepted and `Pacer` for when."""
+class DriverNode(Managed, SoftflowNode[DriverParameters]):
+    """Plays chunks at the control rate; see `ChunkPlayback` for what is accepted and `Pacer` for when.
+
+    Unconfigured it has let go of the hand, inactive it holds it, active it follows.
+    """
 
     def __init__(self) -> None:
-        super().__init__("hand_driver", DriverParameters)
+        SoftflowNode.__init__(self, "hand_driver", DriverParameters)
+        Managed.__init__(self)
         p = self.params
+        self.driver = self._make_driver()
+        self.spec = self.driver.spec
         try:
             speed = parse_speed(p.speed)
         except ValueError as error:
             raise ParameterError(f"{self.get_name()}: parameter 'speed': {error}") from error
-        self.task = make_task(p.task)
-        try:
-            spec = load_hand(p.hand or self.task.hand.name)
-            hand = make_hand(spec, p.backend, self.task)
-            self.driver = Driver(hand, spec, self.task)
-            self.driver.start(time.monotonic())
-        except (HandFileError, HandMismatchError, OSError) as error:
-            raise ParameterError(f"{self.get_name()}: parameter 'hand': {error}") from error
         if self.driver.real and (speed != 1.0 or p.lock_step == "true"):
             raise ParameterError(
                 f"{self.get_name()}: parameters 'speed' and 'lock_step' are {p.speed} and {p.lock_step}; "
                 "a real hand runs at 1 and false or auto"
             )
-        self.period = spec.period
+        self.period = self.spec.period
         self.lock_step = p.lock_step == "true" or (p.lock_step == "auto" and math.isinf(speed))
         self.pacer = Pacer(0.0 if math.isinf(speed) else self.period / speed)
         self.mode_reason = "started"
         self.late: deque[float] = deque(maxlen=10_000)
         self._said_at = self._complained_at = 0.0
+        self._said: tuple[int, str] = (-1, "")
+        self._to_activate = False
         self._wire()
-        self.description_pub.publish(to_description(hand.description, spec.digest(), self.driver.robot_ns))
-        self._publish_health()
+        self.commands, self.operations = Commands(self), Operations(self)
+        if p.autostart:
+            self._start()
+        self.publish_health()
+
+    def _make_driver(self) -> Driver:
+        """Of the parameters; the hand is not touched. Raises ParameterError."""
+        p = self.params
+        task = make_task(p.task) if p.task else None
+        name = p.hand or (task.hand.name if task else "")
+        if not name:
+            raise ParameterError(
+                f"{self.get_name()}: parameter 'hand' is empty, must be given without a task"
+            )
+        try:
+            spec = load_hand(name)
+            self.calibration_path = Path(p.calibration or hand_path(name).with_suffix(".calibration"))
+            return Driver(make_hand(spec, p.backend, task), spec, task or JointActions(spec))
+        except (HandFileError, HandMismatchError) as error:
+            raise ParameterError(f"{self.get_name()}: parameter 'hand': {error}") from error
+
+    def _start(self) -> None:
+        """Configure, and activate as soon as the pose can be compared with the calibration. Raises ParameterError."""
+        self.trigger_configure()
+        if self.failure:
+            raise ParameterError(f"{self.get_name()}: parameter 'hand': {self.failure}")
+        self._to_activate = self.driver.calibration is not None
+        if not self._to_activate:
+            self.trigger_activate()
+
+    def _each_second(self) -> None:
+        if self._to_activate and self.driver.stands:
+            self._to_activate = False
+            if self.lifecycle_state == "inactive":
+                self.trigger_activate()
+        self.publish_health()
+
+    def configure(self) -> None:
+        """Reach for the hand, and hold it where it is. Raises OSError, CalibrationError."""
+        driver = self.driver
+        driver.calibration, digest = load_calibration(self.calibration_path, self.spec)
+        try:
+            driver.start(time.monotonic())
+        except OSError:
+            driver.close()
+            raise
+        driver.stand("inactive")
+        if driver.simulated:
+            driver.calibration = None
+        self.pacer.start(time.monotonic() + self.pacer.period)
+        self._describe(digest)
+
+    def activate(self) -> None:
+        """Follow, once the pose is verified. Raises Refusal."""
+        self.driver.verify()
+        self.driver.safety.follow()
+
+    def deactivate(self) -> None:
+        """Hold; whoever had the hand has it no more."""
+        self._publish_result(self.driver.stand("inactive"), ChunkResult.STOPPED, "deactivated")
+
+    def clean_up(self) -> None:
+        """Let go of the hand."""
+        if self.lifecycle_state == "unconfigured" or not self.driver.has_read:
+            return
+        self._publish_result(self.driver.stand("not configured"), ChunkResult.STOPPED, "driver lets go")
+        self.driver.close()
+
+    def said(self, text: str) -> None:
+        """A transition of the lifecycle was made or refused."""
+        self.mode_reason = text
+        if self.failure:
+            self.counters["refused_transition"] += 1
+            self.get_logger().error(text)
+        else:
+            self.get_logger().info(text)
+        if hasattr(self, "operations"):
+            self.publish_health()
+
+    def fault(self) -> str:
+        """On /diagnostics: what a person has to look after."""
+        faults = [fault.text for fault in self.driver.safety.faults.values()]
+        return "; ".join(faults) or self.failure
+
+    def check_active(self) -> None:
+        """Raises Refusal unless the hand may be moved."""
+        if not self.active:
+            raise Refusal(
+                f"the driver is {self.lifecycle_state}: {self.failure or 'change_state activates it'}"
+            )
+
+    def calibrated(self, measured: Calibration) -> str:
+        """Put a calibration in force and write it; returns the hash of hand and calibration. Raises OSError."""
+        digest = save_calibration(self.calibration_path, measured)
+        self.driver.calibration = measured
+        return self._describe(digest)
+
+    def _describe(self, file_hash: str) -> str:
+        driver = self.driver
+        digest = calibration_hash(self.spec, file_hash)
+        self.description_pub.publish(
+            to_description(driver.hand.description, self.spec, digest, driver.robot_ns)
+        )
+        return digest
 
     def _wire(self) -> None:
         self.description_pub = self.create_publisher(HandDescription, "hand_description", latched())
         self.health_pub = self.create_publisher(HandHealth, "hand_health", latched())
+        self.joint_pub = self.create_publisher(JointState, "joint_states", reliable(10))
         self.state_pub = self.create_recorded_publisher(HandState, "hand_state")
         self.object_pub = self.create_recorded_publisher(ObjectState, "object_state")
         self.result_pub = self.create_recorded_publisher(ChunkResult, "chunk_result")
@@ -106,10 +228,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
         self.clock_pub = self.create_publisher(Clock, clock, reliable(10)) if clock else None
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, reliable(2))
         self.create_subscription(PolicyManifest, "active_policy", self._on_policy, latched(10))
-        self.create_service(EStop, "estop", self._on_estop)
-        self.create_service(ResetEStop, "reset_estop", self._on_reset_estop)
-        self.create_service(SetMode, "set_mode", self._on_set_mode)
-        self.create_timer(1.0, self._publish_health)
+        self.create_timer(1.0, self._each_second)
         self._reset_server = ActionServer(self, ResetScene, "reset_scene", self._on_reset)
 
     @property
@@ -117,16 +236,23 @@ class DriverNode(SoftflowNode[DriverParameters]):
         """As HandHealth names it."""
         if self.driver.safety.estop_reason:
             return int(HandHealth.MODE_ESTOP)
+        if not self.active:
+            return int(HandHealth.MODE_INACTIVE)
+        if self.driver.at.mode is Mode.RELAX:
+            return int(HandHealth.MODE_RELAX)
         return int(HandHealth.MODE_HOLD if self.driver.safety.blocked else HandHealth.MODE_ACTIVE)
 
     def poll(self) -> float:
         """Make a control step when one is due; returns seconds until the next."""
+        if self.lifecycle_state not in ("inactive", "active"):
+            return 0.2
         if not self.driver.at.episode_id and self.driver.simulated:
             return 0.2
         now = time.monotonic()
         if now < self.pacer.due:
             return self.pacer.due - now
-        if self.lock_step and self.driver.playback.steps_left == 0 and self.mode == HandHealth.MODE_ACTIVE:
+        idle = self.driver.playback.steps_left == 0 and not self.driver.moving
+        if self.lock_step and idle and self.mode == HandHealth.MODE_ACTIVE:
             return self._wait_for_chunk(now)
         self.late.append(self.pacer.advance(now))
         self._control_step()
@@ -154,11 +280,12 @@ class DriverNode(SoftflowNode[DriverParameters]):
             self.get_logger().warning(event)
         if outcome.decision.events:
             self.mode_reason = self.driver.safety.why_not() or outcome.decision.events[-1]
-            self._publish_health()
+            self.publish_health()
         self._publish_state()
         if outcome.done is not None:
             self._publish_result(outcome.done, ChunkResult.COMPLETED)
         reason = outcome.decision.refused or self.driver.safety.why_not()
+        reason = reason or f"{self.driver.at.source or 'nobody'} has the hand"
         self._publish_result(outcome.stopped, ChunkResult.STOPPED, reason)
 
     def _publish_state(self) -> None:
@@ -166,11 +293,16 @@ class DriverNode(SoftflowNode[DriverParameters]):
         driver = self.driver
         if self.clock_pub is not None:
             self.clock_pub.publish(Clock(clock=to_stamp(driver.robot_ns)))
+        if self.joint_pub.get_subscription_count():
+            names = list(self.spec.joint_names)
+            self.joint_pub.publish(to_joint_state(driver.at, driver.reading, names))
         for obj in driver.reading.objects:
             self.object_pub.publish(to_object_state(driver.at, obj))
         self.state_pub.publish(
             to_hand_state(driver.at, driver.reading, driver.playback.chunk_id, driver.playback.steps_left)
         )
+        if (self.mode, driver.safety.lease.holder) != self._said:
+            self.publish_health()
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
@@ -188,6 +320,8 @@ class DriverNode(SoftflowNode[DriverParameters]):
         result = ResetScene.Result(ok=False)
         if not request.episode_id:
             result.message = "episode_id is empty, must be a uuid"
+        elif not self.active:
+            result.message = f"the driver is {self.lifecycle_state}; change_state activates it"
         elif self.mode == HandHealth.MODE_ESTOP:
             result.message = f"mode is estop ({self.mode_reason}); reset_estop lifts it"
         if result.message:
@@ -205,68 +339,33 @@ class DriverNode(SoftflowNode[DriverParameters]):
         if playing is not None:
             self.result_pub.publish(to_result(playing, reason, self.driver.robot_ns, detail))
 
-    def _on_estop(self, request: EStop.Request, response: EStop.Response) -> EStop.Response:
-        self.driver.safety.estop(request.reason)
-        self._mode_changed(self.driver.safety.estop_reason)
-        response.ok, response.message = True, f"stopped: {self.mode_reason}"
-        return response
-
-    def _on_reset_estop(
-        self, request: ResetEStop.Request, response: ResetEStop.Response
-    ) -> ResetEStop.Response:
-        try:
-            self.driver.safety.reset_estop(request.reason)
-        except Refusal as error:
-            response.message = str(error)
-            return response
-        self._mode_changed(request.reason)
-        response.ok, response.message = True, "lifted"
-        return response
-
-    def _on_set_mode(self, request: SetMode.Request, response: SetMode.Response) -> SetMode.Response:
-        allowed = (HandHealth.MODE_HOLD, HandHealth.MODE_ACTIVE)
-        if self.mode == HandHealth.MODE_ESTOP:
-            response.message = f"mode is estop ({self.mode_reason}); reset_estop lifts it"
-        elif request.mode not in allowed:
-            response.message = f"mode is {request.mode}, allowed: {allowed[0]} (hold), {allowed[1]} (active)"
-        else:
-            if request.mode == HandHealth.MODE_HOLD:
-                self.driver.safety.hold(request.reason)
-            else:
-                self.driver.safety.follow()
-            self._mode_changed(request.reason)
-            response.ok, response.message = True, "set"
-        return response
-
-    def _mode_changed(self, reason: str) -> None:
+    def mode_changed(self, reason: str) -> None:
+        """Somebody has decided on the mode: say it, and end what is played where it is not followed any more."""
         self.mode_reason = reason
         self.get_logger().info(f"mode {self.mode}: {reason}")
         if self.mode != HandHealth.MODE_ACTIVE:
             self._publish_result(self.driver.playback.flush(), ChunkResult.STOPPED, reason)
-        self._publish_health()
+        self.publish_health()
 
-    def _publish_health(self) -> None:
+    def publish_health(self) -> None:
+        """Now, beside once a second."""
         if self.late:
             for name, value in zip(
                 ("p50", "p99", "max"), np.percentile(self.late, (50, 99, 100)), strict=True
             ):
                 self.counters[f"late_{name}_us"] = round(1e6 * value)
         self.counters.update({k: v - self.counters[k] for k, v in self.driver.counters.items()})
-        message = HandHealth(
-            mode=self.mode,
-            reason=self.mode_reason,
-            temperature=floats32(self.driver.reading.temperature),
-            faults=[fault.text for fault in self.driver.safety.faults.values()],
-            starved_steps=self.counters["starved_steps"],
-            refused_chunks=self.counters["refused_action_chunk"],
-            clamped_values=self.counters["clamped_values"],
-        )
-        message.header.stamp = to_stamp(self.driver.robot_ns)
+        message = to_health(self.driver, self.mode, self.mode_reason, time.monotonic())
+        message.refused_chunks = self.counters["refused_action_chunk"]
+        for topic in ("joint_targets", "joint_trajectory"):
+            message.refused_targets += self.counters[f"refused_{topic}"]
+        self._said = message.mode, message.holder
         self.health_pub.publish(message)
 
     def close(self) -> None:
         """Tell what was being played, then let go of the hand."""
-        self._publish_result(self.driver.close(), ChunkResult.STOPPED, "driver stops")
+        if self.lifecycle_state in ("inactive", "active"):
+            self._publish_result(self.driver.close(), ChunkResult.STOPPED, "driver stops")
 
 
 def main() -> None:

@@ -39,6 +39,8 @@ class Wanted:
 
     targets: FloatArray
     holder: str
+    slow: bool = False
+    """Whether it is followed at the safe speed all the way, not only until it is reached."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class Safety:
     def command(self) -> FloatArray:
         """Joint targets (J,) in force."""
         return self._limiter.command
+
+    @property
+    def derating(self) -> FloatArray:
+        """Share (J,) of speed and current that temperature and current leave to each joint."""
+        return self._health.share
 
     @property
     def may_move(self) -> bool:
@@ -244,7 +251,7 @@ class Safety:
             return self._rejoin(reading), s.relax_stiffness * share
         if wanted is not None:
             self._last_wanted, self._served_at = wanted, self.now
-            speed = share * s.takeover_share if self._approaching else share
+            speed = share * s.takeover_share if self._approaching or wanted.slow else share
             target = self._limiter.step(wanted.targets, speed)
             if np.abs(wanted.targets - target).max() <= s.takeover_jump:
                 self._approaching = False

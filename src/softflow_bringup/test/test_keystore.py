@@ -100,6 +100,11 @@ def test_who_may_command_the_hand_and_who_may_push_weights() -> None:
     assert who("request", "/hand0/reset_estop") == {"operator"}
     assert {n for n in names if ("publish", "teleop/joint_targets") in rights(n)} == {"keyboard"}
     assert who("request", "/hand0/estop") == {"operator", "teleop", "keyboard"}
+    assert who("publish", "/hand0/joint_trajectory") == {"operator"}
+    for name in ("recover_hand", "hand_driver/change_state"):
+        assert {n for n in names if ("request", name) in rights(n)} == {"operator"}
+    for name in ("home", "calibrate", "tension"):
+        assert who("call", f"/hand0/{name}") == {"operator"}
     # The recorder holds the hand when the disk is full.
     assert who("request", "/hand0/set_mode") == {"operator", "recorder"}
     assert who("call", "/hand0/reset_scene") == {"episode_manager"}

@@ -237,6 +237,8 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self._set_mode.call_async(SetMode.Request(mode=HandHealth.MODE_HOLD, reason=f"recorder: {why}"))
 
     def _on_health(self, health: HandHealth) -> None:
+        if health.mode == HandHealth.MODE_RELAX:
+            return  # soft by itself: that says nothing of who holds it
         if health.mode != HandHealth.MODE_ACTIVE:
             self._held = True
         elif self._held:  # somebody has set it: before, it was not

@@ -26,16 +26,20 @@ class SimulatedHand:
     """The scene of a task. Time passes only in `wait_period`."""
 
     def __init__(self, spec: HandSpec, task: Task) -> None:
+        self._task_id = task.id
         self._scene = make_scene(task.id)
+        self._closed = False
         self.description = spec.description("sim", task.action_names, task.control_hz)
         self._valid = np.ones(len(task.joint_names), dtype=np.bool_)
         self._temperature = np.full(len(task.joint_names), np.nan)
 
     def connect(self) -> None:
-        pass
+        if self._closed:
+            self._scene, self._closed = make_scene(self._task_id), False
 
     def disconnect(self) -> None:
         self._scene.close()
+        self._closed = True
 
     def recover(self) -> NDArray[np.bool_]:
         return ~self._valid

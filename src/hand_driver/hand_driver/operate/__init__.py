@@ -1,0 +1,1 @@
+"""Movements as actions with feedback and cancel: home, calibrate, tension."""
