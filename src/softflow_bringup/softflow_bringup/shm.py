@@ -21,7 +21,7 @@ import fcntl
 import os
 import re
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 SHM = Path("/dev/shm")
@@ -47,7 +47,12 @@ def owned_names(pid: int, proc: Path = Path("/proc"), shm: Path = SHM) -> set[st
 
 def mapped_names(proc: Path = Path("/proc"), shm: Path = SHM) -> set[str]:
     """Names of shared memory files which any process we may look at has mapped."""
-    names = set()
+    names, here = set(), {}
+    for file in shm.glob("fastrtps_*"):
+        with suppress(OSError):
+            status = file.stat()
+            device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+            here[file.name] = f"{device} {status.st_ino}"
     for process in proc.iterdir():
         if not process.name.isdigit():
             continue
@@ -55,7 +60,10 @@ def mapped_names(proc: Path = Path("/proc"), shm: Path = SHM) -> set[str]:
             for line in (process / "maps").read_text(errors="replace").splitlines():
                 path = line.partition("/")[2]
                 if path.startswith(f"{shm}/fastrtps_"[1:]):
-                    names.add(path.rpartition("/")[2])
+                    name, (device, inode) = path.rpartition("/")[2], line.split(None, 5)[3:5]
+                    # Another container's /dev/shm has the same path, and is another device.
+                    if here.get(name) == f"{device} {inode}":
+                        names.add(name)
         except OSError:
             continue  # ended, or another user's, who cannot map our files for writing
     return names
