@@ -86,7 +86,11 @@ class Driver:
             command += ["-p", f"{name}:={value}"]
         self.process = subprocess.Popen(command)
         self.states.clear()
-        self.until(lambda: len(self.states) > 2, "states")
+        self.descriptions.clear()
+        waits = self.parameters.get("autostart") == "false"
+        self.until(
+            lambda: self.services["estop"].service_is_ready() if waits else self.descriptions, "a start"
+        )
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)

@@ -62,6 +62,7 @@ class Bench:
         self.driver = Driver(context, load_hand(str(path)), "/hand0", hand=path, task='""')
 
     def active(self) -> None:
+        self.driver.see(3)
         self.driver.until(lambda: self.driver.health.mode == HandHealth.MODE_ACTIVE, "active")
 
     @property
