@@ -9,13 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import domain_coordinator
 import numpy as np
 import pytest
-import rclpy
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
-from rclpy.context import Context
 from softflow_msgs.msg import ChunkResult, HandHealth
 
 from hand_driver.calibration import calibration_hash, load_calibration
@@ -23,7 +20,7 @@ from hand_driver.hand_file import load_hand
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from hand_probe import Driver, commands, pid_gone, publisher, stays_within_slew
+from hand_probe import Driver, commands, driver_alone, pid_gone, publisher, stays_within_slew
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 of_a_hand_at_rest = pytest.mark.usefixtures("at_rest")
@@ -35,15 +32,8 @@ NAMES, NEUTRAL = list(SPEC.joint_names), SPEC.values("neutral")
 def hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """A driver of the hand in memory, at 100 Hz."""
     calibration = tmp_path_factory.mktemp("hand") / "mock.calibration"
-    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(domain))
-        patch.setenv("ROS_PYTHON_CHECK_FIELDS", "1")
-        context = Context()
-        rclpy.init(context=context)
-        driver = Driver(context, SPEC, "/hand0", hand="mock", task='""', calibration=calibration)
+    with driver_alone(SPEC, hand="mock", task='""', calibration=calibration) as driver:
         yield driver
-        driver.close()
-        rclpy.shutdown(context=context)
 
 
 @pytest.fixture
@@ -400,11 +390,7 @@ def test_an_emergency_stop_outlives_the_lifecycle(hand: Driver) -> None:
 
 def test_a_simulated_hand_waits_to_be_configured_and_moves_in_lock_step() -> None:
     spec = load_hand("palmdown4")
-    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(domain))
-        context = Context()
-        rclpy.init(context=context)
-        hand = Driver(context, spec, "/hand0", speed="max", autostart="false")
+    with driver_alone(spec, speed="max", autostart="false") as hand:
         assert (
             not hand.descriptions and hand.ask("hand_driver/get_state").current_state.label == "unconfigured"
         )
@@ -418,7 +404,7 @@ def test_a_simulated_hand_waits_to_be_configured_and_moves_in_lock_step() -> Non
             result = hand.act("home", holder="test")
             assert result.ok, result.message
             waiting = len(hand.states)
-            hand.until(lambda seen=waiting: len(hand.states) > seen, "the state said again")
+            hand.until(lambda seen=waiting: len(hand.states) > seen + 1, "the state said again")
             assert hand.states[-1].step == hand.states[-2].step, "the world waits for a chunk"
             assert hand.change(Transition.TRANSITION_DEACTIVATE) and hand.change(
                 Transition.TRANSITION_CLEANUP
@@ -427,16 +413,10 @@ def test_a_simulated_hand_waits_to_be_configured_and_moves_in_lock_step() -> Non
         assert not refused.ok and "the driver is unconfigured" in refused.message
         assert hand.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         assert hand.ask("hand_driver/get_state").current_state.label == "finalized"
-        hand.close()
-        rclpy.shutdown(context=context)
 
 
 def test_before_the_first_episode_time_stands_still_in_the_simulation() -> None:
-    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(domain))
-        context = Context()
-        rclpy.init(context=context)
-        hand = Driver(context, load_hand("palmdown4"), "/hand0")
+    with driver_alone(load_hand("palmdown4")) as hand:
         refused = hand.act("home", holder="test")
         assert not refused.ok and "time stands still" in refused.message
         assert hand.act("reset_scene", episode_id="e", seed=1).ok
@@ -444,5 +424,3 @@ def test_before_the_first_episode_time_stands_still_in_the_simulation() -> None:
         assert not refused.ok and "palmdown4 is simulated" in refused.message
         refused = hand.act("tension")
         assert not refused.ok and "backend is 'sim', must be dynamixel or mock" in refused.message
-        hand.close()
-        rclpy.shutdown(context=context)
