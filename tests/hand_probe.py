@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import domain_coordinator
 import numpy as np
+import pytest
+import rclpy
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition, TransitionEvent
@@ -86,7 +90,11 @@ class Driver:
             command += ["-p", f"{name}:={value}"]
         self.process = subprocess.Popen(command)
         self.states.clear()
-        self.until(lambda: len(self.states) > 2, "states")
+        self.descriptions.clear()
+        waits = self.parameters.get("autostart") == "false"
+        self.until(
+            lambda: self.services["estop"].service_is_ready() if waits else self.descriptions, "a start"
+        )
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
@@ -178,8 +186,12 @@ class Driver:
 
     def move(self, names: Sequence[str], position: Sequence[float], seconds: float = 1.0) -> None:
         """Along a trajectory, until the hand is free again."""
+        self.until(lambda: self.states, "states")
+        first = len(self.states)
         self.send_trajectory(names, (seconds, position))
-        self.until(lambda: self.states[-1].source == "trajectory", "the trajectory followed")
+        self.until(
+            lambda: any(s.source == "trajectory" for s in self.states[first:]), "the trajectory followed"
+        )
         self.until(lambda: self.states[-1].source == "", "its end")
 
     def chunk(self, targets: Any, steps: int, **values: Any) -> ActionChunk:
@@ -205,6 +217,22 @@ class Driver:
         if self.process.poll() is None:
             assert self.stop() == 0
         self.node.destroy_node()
+
+
+@contextmanager
+def driver_alone(spec: HandSpec, **parameters: object) -> Iterator[Driver]:
+    """A driver in a domain of its own, that ends well."""
+    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        patch.setenv("ROS_PYTHON_CHECK_FIELDS", "1")
+        context = Context()
+        rclpy.init(context=context)
+        driver = Driver(context, spec, "/hand0", **parameters)
+        try:
+            yield driver
+        finally:
+            driver.close()
+            rclpy.shutdown(context=context)
 
 
 def publisher(namespace: str, topic: str, body: str) -> subprocess.Popen[bytes]:

@@ -8,13 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import domain_coordinator
 import numpy as np
 import pytest
-import rclpy
 import yaml
 from lifecycle_msgs.msg import Transition
-from rclpy.context import Context
 from softflow_msgs.msg import HandHealth
 
 from hand_driver.emulator import EmulatedBus, EmulatedMotor
@@ -22,7 +19,7 @@ from hand_driver.hand_file import load_hand
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from hand_probe import Driver, commands, stays_within_slew
+from hand_probe import Driver, commands, driver_alone, stays_within_slew
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 JOINTS = ("index", "middle", "thumb")
@@ -51,7 +48,7 @@ HAND = {
 class Bench:
     """Motors, and the driver of their hand."""
 
-    def __init__(self, context: Context, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.bus = EmulatedBus([EmulatedMotor(i) for i in range(len(JOINTS))], folder / "port")
         # A loaded machine is no dead one: the motors wait longer than they would on a robot.
         bus = {"port": str(folder / "port"), "watchdog": 2.0, "timeout": 0.1}
@@ -59,9 +56,11 @@ class Bench:
         path.write_text(yaml.safe_dump({**HAND, "bus": bus}))
         calibration = folder / "bench.calibration"
         calibration.write_text("hand: bench\noffsets: {index: 0.0, middle: 0.0, thumb: 0.0}\n")
-        self.driver = Driver(context, load_hand(str(path)), "/hand0", hand=path, task='""')
+        self.hand = path
+        self.driver: Driver
 
     def active(self) -> None:
+        self.driver.see(3)
         self.driver.until(lambda: self.driver.health.mode == HandHealth.MODE_ACTIVE, "active")
 
     @property
@@ -73,16 +72,11 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(domain))
-        patch.setenv("ROS_PYTHON_CHECK_FIELDS", "1")
-        context = Context()
-        rclpy.init(context=context)
-        bench = Bench(context, tmp_path_factory.mktemp("bench"))
+    bench = Bench(tmp_path_factory.mktemp("bench"))
+    with driver_alone(load_hand(str(bench.hand)), hand=bench.hand, task='""') as driver:
+        bench.driver = driver
         yield bench
-        bench.driver.close()
-        bench.bus.close()
-        rclpy.shutdown(context=context)
+    bench.bus.close()
 
 
 def test_with_a_calibration_it_is_active_once_the_pose_is_compared(bench: Bench) -> None:

@@ -9,13 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import domain_coordinator
 import numpy as np
 import pytest
-import rclpy
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
-from rclpy.context import Context
 from softflow_msgs.msg import ChunkResult, HandHealth
 
 from hand_driver.calibration import calibration_hash, load_calibration
@@ -23,9 +20,10 @@ from hand_driver.hand_file import load_hand
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from hand_probe import Driver, commands, pid_gone, publisher, stays_within_slew
+from hand_probe import Driver, commands, driver_alone, pid_gone, publisher, stays_within_slew
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
+of_a_hand_at_rest = pytest.mark.usefixtures("at_rest")
 SPEC = load_hand("mock")
 NAMES, NEUTRAL = list(SPEC.joint_names), SPEC.values("neutral")
 
@@ -34,24 +32,18 @@ NAMES, NEUTRAL = list(SPEC.joint_names), SPEC.values("neutral")
 def hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """A driver of the hand in memory, at 100 Hz."""
     calibration = tmp_path_factory.mktemp("hand") / "mock.calibration"
-    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(domain))
-        patch.setenv("ROS_PYTHON_CHECK_FIELDS", "1")
-        context = Context()
-        rclpy.init(context=context)
-        driver = Driver(context, SPEC, "/hand0", hand="mock", task='""', calibration=calibration)
+    with driver_alone(SPEC, hand="mock", task='""', calibration=calibration) as driver:
         yield driver
-        driver.close()
-        rclpy.shutdown(context=context)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def at_rest(hand: Driver) -> Iterator[None]:
     """Each test begins with an active hand in an episode, at neutral, that nobody holds."""
     assert hand.act("reset_scene", episode_id=os.urandom(4).hex(), seed=0).ok
     result = hand.act("home", holder="test")
     assert result.ok, result.message
     hand.until(lambda: hand.health.holder == "" and hand.health.mode == HandHealth.MODE_ACTIVE, "rest")
+    hand.until(lambda: len(hand.states) > 2, "states")
     first = len(hand.states)
     yield
     # Whatever a test did: no target jumped.
@@ -59,6 +51,7 @@ def at_rest(hand: Driver) -> Iterator[None]:
     stays_within_slew(hand.states[first:], SPEC)
 
 
+@of_a_hand_at_rest
 def test_it_says_what_the_hand_is_how_it_is_and_where_it_is(hand: Driver) -> None:
     said = hand.descriptions[-1]
     for name in (
@@ -88,14 +81,17 @@ def test_it_says_what_the_hand_is_how_it_is_and_where_it_is(hand: Driver) -> Non
     np.testing.assert_array_equal(np.float32(same.effort), hand.states[-3].current)
 
 
+@of_a_hand_at_rest
 def test_without_anything_to_follow_it_relaxes_and_is_taken_up_again(hand: Driver) -> None:
     hand.until(lambda: hand.health.mode == HandHealth.MODE_RELAX, "relaxed")
+    assert hand.health.reason == "nothing to follow for 2.0 s"
     hand.until(lambda: hand.states[-1].stiffness[0] < 1.0, "soft")
     assert list(hand.states[-1].stiffness) == pytest.approx([SPEC.safety.relax_stiffness] * len(NAMES))
     hand.move(NAMES, NEUTRAL + 0.2)
     assert hand.health.mode == HandHealth.MODE_ACTIVE and hand.states[-1].stiffness[0] == 1.0
 
 
+@of_a_hand_at_rest
 def test_a_chunk_source_that_is_killed_leaves_a_hand_that_holds(hand: Driver) -> None:
     """Within two control periods after the last step that it had asked for."""
     body = f"""
@@ -126,6 +122,7 @@ def test_a_chunk_source_that_is_killed_leaves_a_hand_that_holds(hand: Driver) ->
     assert np.abs(np.diff(after, axis=0))[10:].max() == 0.0
 
 
+@of_a_hand_at_rest
 def test_joint_targets_of_a_source_that_is_killed_are_not_continued(hand: Driver) -> None:
     wave = f"[v + 0.3 * math.sin(3 * t) for v in {NEUTRAL.tolist()}]"
     body = f"pub.publish(JointState(name={NAMES}, position=array('d', {wave})))"
@@ -138,23 +135,27 @@ def test_joint_targets_of_a_source_that_is_killed_are_not_continued(hand: Driver
     np.testing.assert_array_equal(commands(held), commands(held[:1]).repeat(20, axis=0))
 
 
+@of_a_hand_at_rest
 def test_two_who_publish_the_first_has_the_hand(hand: Driver) -> None:
-    refused = hand.health.refused_targets
-    sources = set()
-    for i in range(40):
-        hand.send_targets(NEUTRAL + 0.2, "first")
+    refused, first = hand.health.refused_targets, len(hand.states)
+    hand.send_targets(NEUTRAL + 0.2, "first")
+    hand.until(lambda: hand.states[-1].source == "first", "the first one's turn")
+
+    def both() -> bool:
         hand.send_targets(NEUTRAL - 0.2, "second")
-        hand.see(2)
-        sources.add(hand.states[-1].source)
-        assert i < 5 or hand.states[-1].command[0] > NEUTRAL[0]
-    assert sources <= {"first", ""}
-    hand.until(lambda: hand.health.refused_targets >= refused + 30, "refusals in health")
-    hand.until(lambda: int(hand.status.get("refused_joint_targets", 0)) >= 30, "refusals on /diagnostics")
+        hand.send_targets(NEUTRAL + 0.2, "first")
+        return bool(hand.health.refused_targets >= refused + 20)
+
+    hand.until(both, "refusals in health")
+    assert {s.source for s in hand.states[first:]} <= {"first", ""}
+    assert commands(hand.states[first:]).min(axis=0)[0] > NEUTRAL[0] - 1e-3
+    hand.until(lambda: int(hand.status.get("refused_joint_targets", 0)) >= 20, "refusals on /diagnostics")
     hand.until(lambda: hand.health.holder == "", "silence")
     hand.send_targets(NEUTRAL, "second")
     hand.until(lambda: hand.states[-1].source == "second", "the second one's turn")
 
 
+@of_a_hand_at_rest
 def test_an_emergency_stop_in_the_middle_of_a_chunk(hand: Driver) -> None:
     hand.chunks.publish(hand.chunk(NEUTRAL + 0.4, 60))
     hand.until(lambda: hand.states[-1].source == "policy" and hand.states[-1].steps_left < 50, "movement")
@@ -189,6 +190,7 @@ def test_an_emergency_stop_in_the_middle_of_a_chunk(hand: Driver) -> None:
         ([NAMES[0]] * 2, [0.0] * 2),
     ],
 )
+@of_a_hand_at_rest
 def test_nonsense_moves_nothing_and_is_counted(
     hand: Driver, names: list[str], positions: list[float]
 ) -> None:
@@ -199,6 +201,7 @@ def test_nonsense_moves_nothing_and_is_counted(
     assert hand.health.mode == HandHealth.MODE_ACTIVE
 
 
+@of_a_hand_at_rest
 def test_joints_come_in_any_order_and_any_number(hand: Driver) -> None:
     wanted = {NAMES[i]: float(NEUTRAL[i] + 0.02 * i) for i in (4, 1, 5)}
     for _ in range(60):
@@ -214,6 +217,7 @@ def test_joints_come_in_any_order_and_any_number(hand: Driver) -> None:
     np.testing.assert_allclose(hand.states[-1].command, NEUTRAL, atol=1e-3)
 
 
+@of_a_hand_at_rest
 def test_trajectories_beside_chunks(hand: Driver) -> None:
     goal = [NEUTRAL[3] + 0.3, NEUTRAL[0] - 0.2]
     hand.send_trajectory([NAMES[3], NAMES[0]], (0.4, [NEUTRAL[3], NEUTRAL[0]]), (0.8, goal))
@@ -235,6 +239,7 @@ def test_trajectories_beside_chunks(hand: Driver) -> None:
     assert hand.results[-1].reason == ChunkResult.COMPLETED
 
 
+@of_a_hand_at_rest
 def test_the_lease_by_service(hand: Driver) -> None:
     taken = hand.ask("lease", holder="glove", priority=HandHealth.PRIORITY_HUMAN)
     assert taken.ok and taken.timeout == pytest.approx(SPEC.safety.lease_timeout)
@@ -257,6 +262,7 @@ def test_the_lease_by_service(hand: Driver) -> None:
     assert hand.ask("lease", holder="pad", priority=HandHealth.PRIORITY_HUMAN).ok
 
 
+@of_a_hand_at_rest
 def test_recovering_wants_a_reason_and_a_fault(hand: Driver) -> None:
     answer = hand.ask("recover_hand", reason="")
     assert not answer.ok and "reason is empty" in answer.message
@@ -264,6 +270,7 @@ def test_recovering_wants_a_reason_and_a_fault(hand: Driver) -> None:
     assert not answer.ok and "no fault" in answer.message
 
 
+@of_a_hand_at_rest
 def test_home_reports_its_progress_and_can_be_cancelled(hand: Driver) -> None:
     hand.move(NAMES[1:4], NEUTRAL[1:4] + 0.9)
     handle = hand.begin("home", holder="test")
@@ -283,10 +290,11 @@ def test_home_reports_its_progress_and_can_be_cancelled(hand: Driver) -> None:
     assert speed[6:].max() == 0.0 and np.abs(hand.states[-1].command - NEUTRAL).max() > 0.3
     done = hand.end(hand.begin("home", holder="test"))
     assert done.status == GoalStatus.STATUS_SUCCEEDED and done.result.ok
-    np.testing.assert_allclose(done.result.position, NEUTRAL, atol=0.02)
+    np.testing.assert_allclose(done.result.position, NEUTRAL, atol=0.05)  # joints lag their targets
     assert [f.progress for f in hand.feedback] == sorted(f.progress for f in hand.feedback)
 
 
+@of_a_hand_at_rest
 def test_calibrating_is_verified_written_and_hashed(hand: Driver) -> None:
     path = Path(str(hand.parameters["calibration"]))
     before = hand.descriptions[-1].calibration_hash
@@ -309,6 +317,7 @@ def test_calibrating_is_verified_written_and_hashed(hand: Driver) -> None:
     assert load_calibration(path, SPEC)[1] == file_hash
 
 
+@of_a_hand_at_rest
 def test_tension_where_there_are_no_tendons_says_so(hand: Driver) -> None:
     done = hand.end(hand.begin("tension", joints=["index_mcp"], current=0.1))
     assert done.status == GoalStatus.STATUS_ABORTED
@@ -334,6 +343,7 @@ def inactive(hand: Driver) -> None:
         assert not answer.ok and "the driver is" in answer.message
 
 
+@of_a_hand_at_rest
 def test_the_states_of_its_lifecycle(hand: Driver) -> None:
     def state() -> str:
         return str(hand.ask("hand_driver/get_state").current_state.label)
@@ -363,6 +373,7 @@ def test_the_states_of_its_lifecycle(hand: Driver) -> None:
     hand.move(NAMES[:1], [0.5])
 
 
+@of_a_hand_at_rest
 def test_an_emergency_stop_outlives_the_lifecycle(hand: Driver) -> None:
     assert hand.ask("estop", reason="button").ok
     for transition in (
@@ -377,3 +388,41 @@ def test_an_emergency_stop_outlives_the_lifecycle(hand: Driver) -> None:
     answer: Any = hand.act("home", holder="test")
     assert not answer.ok and "estop: button" in answer.message
     assert hand.ask("reset_estop", reason="looked after").ok
+
+
+def test_a_simulated_hand_waits_to_be_configured_and_moves_in_lock_step() -> None:
+    spec = load_hand("palmdown4")
+    with driver_alone(spec, speed="max", autostart="false") as hand:
+        assert (
+            not hand.descriptions and hand.ask("hand_driver/get_state").current_state.label == "unconfigured"
+        )
+        assert not hand.change(Transition.TRANSITION_ACTIVATE)
+        for _ in range(2):  # a scene that was closed is made anew
+            assert hand.change(Transition.TRANSITION_CONFIGURE) and hand.change(
+                Transition.TRANSITION_ACTIVATE
+            )
+            assert hand.act("reset_scene", episode_id=os.urandom(4).hex(), seed=1).ok
+            hand.move(spec.joint_names[:1], [float(spec.values("neutral")[0]) + 0.1], 0.5)
+            result = hand.act("home", holder="test")
+            assert result.ok, result.message
+            waiting = len(hand.states)
+            hand.until(lambda seen=waiting: len(hand.states) > seen + 1, "the state said again")
+            assert hand.states[-1].step == hand.states[-2].step, "the world waits for a chunk"
+            assert hand.change(Transition.TRANSITION_DEACTIVATE) and hand.change(
+                Transition.TRANSITION_CLEANUP
+            )
+        refused = hand.act("calibrate")
+        assert not refused.ok and "the driver is unconfigured" in refused.message
+        assert hand.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+        assert hand.ask("hand_driver/get_state").current_state.label == "finalized"
+
+
+def test_before_the_first_episode_time_stands_still_in_the_simulation() -> None:
+    with driver_alone(load_hand("palmdown4")) as hand:
+        refused = hand.act("home", holder="test")
+        assert not refused.ok and "time stands still" in refused.message
+        assert hand.act("reset_scene", episode_id="e", seed=1).ok
+        refused = hand.act("calibrate")
+        assert not refused.ok and "palmdown4 is simulated" in refused.message
+        refused = hand.act("tension")
+        assert not refused.ok and "backend is 'sim', must be dynamixel or mock" in refused.message

@@ -355,7 +355,10 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
             ):
                 self.counters[f"late_{name}_us"] = round(1e6 * value)
         self.counters.update({k: v - self.counters[k] for k, v in self.driver.counters.items()})
-        message = to_health(self.driver, self.mode, self.mode_reason, time.monotonic())
+        mode, reason = self.mode, self.mode_reason
+        if mode == HandHealth.MODE_RELAX and not self.driver.safety.blocked:
+            reason = f"nothing to follow for {self.spec.safety.starve_relax} s"
+        message = to_health(self.driver, mode, reason, time.monotonic())
         message.refused_chunks = self.counters["refused_action_chunk"]
         for topic in ("joint_targets", "joint_trajectory"):
             message.refused_targets += self.counters[f"refused_{topic}"]

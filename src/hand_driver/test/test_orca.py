@@ -179,5 +179,13 @@ def test_behind_the_driver_it_goes_to_neutral_at_a_safe_speed(ours: OrcaBackend)
     driver.close()
 
 
+def test_it_can_be_connected_again(ours: OrcaBackend) -> None:
+    ours.connect()
+    before = ours.read().position
+    ours.disconnect()
+    ours.connect()
+    np.testing.assert_allclose(ours.read().position, before, atol=1e-6)
+
+
 def test_it_is_the_class_of_the_package() -> None:
     assert issubclass(MockOrcaHand, OrcaHand)

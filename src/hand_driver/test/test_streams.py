@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hand_driver.safety import Refusal
 from hand_driver.safety_lease import Priority
+from hand_driver.trajectory import checked_trajectory
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -118,16 +119,34 @@ def wait(rig: Rig, rng: np.random.Generator) -> None:
         rig.now = now
 
 
+def trajectory(rig: Rig, rng: np.random.Generator) -> None:
+    """Of some joints, near or far, slow or much too fast, with and without velocities."""
+    names = list(rng.permutation(SPEC.joint_names)[: rng.integers(1, JOINTS + 1)])
+    where = [SPEC.joint_names.index(n) for n in names]
+    count = int(rng.integers(1, 4))
+    times = np.cumsum(rng.uniform(0.005, 0.3, count)).tolist()
+    positions = list(rng.uniform(LOWER[where], UPPER[where], (count, len(where))))
+    velocities = list(rng.uniform(-4.0, 4.0, (count, len(where)) if rng.random() < 0.5 else (count, 0)))
+    stamp = float(rng.choice([0.0, rig.driver.robot_time + rng.uniform(-1.0, 1.0)]))
+    rig.driver.follow(checked_trajectory(names, times, positions, velocities, SPEC), max(stamp, 0.0), rig.now)
+
+
 DEEDS: dict[str, Callable[[Rig, np.random.Generator], None]] = {
     "chunk": chunk,
     "stream": stream,
+    "trajectory": trajectory,
     "faults": faults,
     "heal": heal,
     "operate": operate,
     "wait": wait,
     "nothing": lambda rig, rng: None,
 }
-WEIGHTED = ["chunk"] * 6 + ["stream"] * 3 + ["faults", "heal", "operate", "operate", "wait", "nothing"]
+WEIGHTED = (
+    ["chunk"] * 6
+    + ["stream"] * 3
+    + ["trajectory"] * 2
+    + ["faults", "heal", "operate", "operate", "wait", "nothing"]
+)
 deeds = st.lists(
     st.tuples(st.sampled_from(WEIGHTED), st.integers(1, 15), st.integers(0, 2**32 - 1)), min_size=1
 )
