@@ -164,6 +164,13 @@ def test_an_emergency_stop_ends_the_episode_and_learning_waits_for_the_next(
         operator.wait(lambda: operator.starts() > begun, "the next episode begins")
         operator.wait(lambda: len(operator.ends("")) > len(operator.ends("estop")) + 1, "and ends by itself")
         operator.wait(lambda: told("/hand0/episode_manager").level == DiagnosticStatus.OK, "all is well")
+        operator.wait(operator.in_mid_episode, "an episode is in its middle")
+        hold = SetMode.Request(mode=HandHealth.MODE_HOLD, reason="a look at the tendons")
+        assert operator.call(SetMode, "set_mode", hold).ok
+        operator.wait(lambda: bool(operator.ends("hold: a look at the tendons")), "a hold ends it too")
+        begun = operator.starts()
+        assert operator.call(SetMode, "set_mode", go).ok
+        operator.wait(lambda: operator.starts() > begun, "and the next begins")
 
         done = tmp_path / "robot"
         operator.wait(

@@ -164,10 +164,14 @@ def largest_step(bag: Path) -> float:
     return float(np.abs(np.diff(commands, axis=0)).max())
 
 
-def test_a_human_takes_the_hand_from_the_policy_and_gives_it_back(human: Human, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lock_step", ["false", "true"])
+def test_a_human_takes_the_hand_from_the_policy_and_gives_it_back(
+    human: Human, tmp_path: Path, lock_step: str
+) -> None:
     weights = prepare_learner(tmp_path / "learner")
     arguments = {
         "speed": "2",
+        "lock_step": lock_step,
         "teleop": "true",
         "run": tmp_path / "robot",
         "learner_run": tmp_path / "learner",
