@@ -19,7 +19,7 @@ from softflow_msgs.msg import EpisodeEvent, HandHealth, HandState, LearnerStatus
 from softflow_msgs.srv import EStop, ResetEStop, SetMode
 
 from softflow_bringup.bench.ledger import waiting_items
-from softflow_bringup.bench.system import ONLINE, prepare_learner, until
+from softflow_bringup.bench.system import ONLINE, impatient, prepare_learner, until
 from softflow_bringup.episodes import BagWatch
 from softflow_bringup.graph import load_graph
 from softflow_bringup.supervisor import Supervisor
@@ -28,7 +28,7 @@ from softflow_node.node import latched, reliable, stream
 from softflow_recorder.bag import read_episode
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-TIMEOUT = 60.0
+TIMEOUT = 90.0
 
 
 class Operator:
@@ -122,7 +122,7 @@ def test_an_emergency_stop_ends_the_episode_and_learning_waits_for_the_next(
         "weights": weights,
         "settings": ONLINE,
     }
-    with Supervisor(load_graph("online_rl", arguments), log_directory=tmp_path / "log"):
+    with Supervisor(impatient(load_graph("online_rl", arguments)), log_directory=tmp_path / "log"):
         operator.wait(lambda: operator.learner.gradient_step > 0, "the learner has begun")
         operator.wait(operator.in_mid_episode, "an episode is in its middle")
         assert operator.call(EStop, "estop", EStop.Request(reason="a finger is in the way")).ok
@@ -164,6 +164,13 @@ def test_an_emergency_stop_ends_the_episode_and_learning_waits_for_the_next(
         operator.wait(lambda: operator.starts() > begun, "the next episode begins")
         operator.wait(lambda: len(operator.ends("")) > len(operator.ends("estop")) + 1, "and ends by itself")
         operator.wait(lambda: told("/hand0/episode_manager").level == DiagnosticStatus.OK, "all is well")
+        operator.wait(operator.in_mid_episode, "an episode is in its middle")
+        hold = SetMode.Request(mode=HandHealth.MODE_HOLD, reason="a look at the tendons")
+        assert operator.call(SetMode, "set_mode", hold).ok
+        operator.wait(lambda: bool(operator.ends("hold: a look at the tendons")), "a hold ends it too")
+        begun = operator.starts()
+        assert operator.call(SetMode, "set_mode", go).ok
+        operator.wait(lambda: operator.starts() > begun, "and the next begins")
 
         done = tmp_path / "robot"
         operator.wait(
