@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from rclpy.action import ActionServer
 from rclpy.action.server import ServerGoalHandle
 from rosgraph_msgs.msg import Clock
@@ -25,8 +24,10 @@ from softflow_msgs.msg import (
 from softflow_msgs.srv import EStop, ResetEStop, SetMode
 
 from hand_driver.backends import HandMismatchError, backend_names, make_hand
-from hand_driver.control import Driver
+from hand_driver.control import Driver, JointActions
 from hand_driver.hand_file import HandFileError, load_hand
+from hand_driver.histogram import Histogram
+from hand_driver.loop import ControlLoop
 from hand_driver.messages import (
     from_chunk,
     to_description,
@@ -55,7 +56,11 @@ class DriverParameters:
 
     hand: str = bounded("", doc="name in config/hands or path of a YAML file; empty: the task's hand")
     backend: str = bounded("", choices=("", *backend_names()), doc="empty: the one of the hand's file")
-    task: str = bounded("CubeRotation-v0", choices=task_ids(), doc="maps actions to joint targets")
+    task: str = bounded(
+        "CubeRotation-v0",
+        choices=("", *task_ids()),
+        doc="maps actions to joint targets; empty: an action for each joint, from its lower to its upper limit",
+    )
     speed: str = bounded("1", doc="simulated clock against wall clock: a number or 'max'")
     lock_step: str = bounded(
         "auto", choices=("auto", "true", "false"), doc="the world waits for the policy; auto: at max"
@@ -64,20 +69,28 @@ class DriverParameters:
 
 
 class DriverNode(SoftflowNode[DriverParameters]):
-    """Plays chunks at the control rate; see `ChunkPlayback` for what is accepted and `Pacer` for when."""
+    """Plays chunks at the control rate; see `ChunkPlayback` for what is accepted and `Pacer` for when.
+
+    Steps are made in the thread of `ControlLoop`, all callbacks run between two steps.
+    """
 
     def __init__(self) -> None:
+        self.loop = ControlLoop(self._step_if_due, self._before_first_step)
         super().__init__("hand_driver", DriverParameters)
         p = self.params
         try:
             speed = parse_speed(p.speed)
         except ValueError as error:
             raise ParameterError(f"{self.get_name()}: parameter 'speed': {error}") from error
-        self.task = make_task(p.task)
+        task = make_task(p.task) if p.task else None
+        if not (p.hand or task):
+            raise ParameterError(
+                f"{self.get_name()}: parameters 'hand' and 'task' are empty, one must not be"
+            )
         try:
-            spec = load_hand(p.hand or self.task.hand.name)
-            hand = make_hand(spec, p.backend, self.task)
-            self.driver = Driver(hand, spec, self.task)
+            spec = load_hand(p.hand or task.hand.name)
+            hand = make_hand(spec, p.backend, task)
+            self.driver = Driver(hand, spec, task or JointActions(spec))
             self.driver.start(time.monotonic())
         except (HandFileError, HandMismatchError, OSError) as error:
             raise ParameterError(f"{self.get_name()}: parameter 'hand': {error}") from error
@@ -90,7 +103,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
         self.lock_step = p.lock_step == "true" or (p.lock_step == "auto" and math.isinf(speed))
         self.pacer = Pacer(0.0 if math.isinf(speed) else self.period / speed)
         self.mode_reason = "started"
-        self.late: deque[float] = deque(maxlen=10_000)
+        self.late = Histogram()
         self._said_at = self._complained_at = 0.0
         self._wire()
         self.description_pub.publish(to_description(hand.description, spec.digest(), self.driver.robot_ns))
@@ -110,7 +123,8 @@ class DriverNode(SoftflowNode[DriverParameters]):
         self.create_service(ResetEStop, "reset_estop", self._on_reset_estop)
         self.create_service(SetMode, "set_mode", self._on_set_mode)
         self.create_timer(1.0, self._publish_health)
-        self._reset_server = ActionServer(self, ResetScene, "reset_scene", self._on_reset)
+        on_reset = self.loop.exclusive(self._on_reset)
+        self._reset_server = ActionServer(self, ResetScene, "reset_scene", on_reset)
 
     @property
     def mode(self) -> int:
@@ -119,18 +133,40 @@ class DriverNode(SoftflowNode[DriverParameters]):
             return int(HandHealth.MODE_ESTOP)
         return int(HandHealth.MODE_HOLD if self.driver.safety.blocked else HandHealth.MODE_ACTIVE)
 
+    def create_subscription(self, kind: Any, topic: str, callback: Any, *more: Any, **named: Any) -> Any:
+        """As of a node; the callback has the hand for itself."""
+        return super().create_subscription(kind, topic, self.loop.exclusive(callback), *more, **named)
+
+    def create_service(self, kind: Any, name: str, callback: Any, **named: Any) -> Any:
+        """As of a node; the callback has the hand for itself."""
+        return super().create_service(kind, name, self.loop.exclusive(callback), **named)
+
+    def create_timer(self, period: float, callback: Any, *more: Any, **named: Any) -> Any:
+        """As of a node; the callback has the hand for itself."""
+        return super().create_timer(period, self.loop.exclusive(callback), *more, **named)
+
     def poll(self) -> float:
-        """Make a control step when one is due; returns seconds until the next."""
-        if not self.driver.at.episode_id and self.driver.simulated:
-            return 0.2
+        """Look after the control loop."""
+        self.loop.tend()
+        return 0.2
+
+    def _before_first_step(self) -> None:
+        self.pacer.start(time.monotonic())
+
+    def _step_if_due(self) -> float:
+        """Make a control step when one is due; returns when to be asked again."""
         now = time.monotonic()
+        if not self.driver.at.episode_id and self.driver.simulated:
+            return now + 1.0
         if now < self.pacer.due:
-            return self.pacer.due - now
+            return self.pacer.due
         if self.lock_step and self.driver.playback.steps_left == 0 and self.mode == HandHealth.MODE_ACTIVE:
             return self._wait_for_chunk(now)
-        self.late.append(self.pacer.advance(now))
+        late = self.pacer.advance(now)
+        if not self.lock_step:
+            self.late.add(late)
         self._control_step()
-        return max(0.0, self.pacer.due - time.monotonic())
+        return self.pacer.due
 
     def _wait_for_chunk(self, now: float) -> float:
         # The policy may not have been there yet when the state was published.
@@ -142,7 +178,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
             self.get_logger().warning(
                 f"the world waits: no chunk for step {self.driver.at.step} for {now - self.pacer.due:.0f} s"
             )
-        return max(0.0, self._said_at + REPEAT_STATE - now)
+        return self._said_at + REPEAT_STATE
 
     def _control_step(self) -> None:
         outcome = self.driver.step(time.monotonic())
@@ -170,7 +206,7 @@ class DriverNode(SoftflowNode[DriverParameters]):
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
-            if not self.driver.offer(from_chunk(message), time.monotonic()):
+            if not self.driver.offer(from_chunk(message), time.monotonic(), self.loop.asked_at):
                 self.counters["repeated_or_late_chunks"] += 1
         except Refusal as error:
             self.refuse("action_chunk", error)
@@ -242,11 +278,8 @@ class DriverNode(SoftflowNode[DriverParameters]):
         self._publish_health()
 
     def _publish_health(self) -> None:
-        if self.late:
-            for name, value in zip(
-                ("p50", "p99", "max"), np.percentile(self.late, (50, 99, 100)), strict=True
-            ):
-                self.counters[f"late_{name}_us"] = round(1e6 * value)
+        if not self.lock_step:
+            self.counters["missed_ticks"] = self.pacer.missed
         self.counters.update({k: v - self.counters[k] for k, v in self.driver.counters.items()})
         message = HandHealth(
             mode=self.mode,
@@ -260,8 +293,23 @@ class DriverNode(SoftflowNode[DriverParameters]):
         message.header.stamp = to_stamp(self.driver.robot_ns)
         self.health_pub.publish(message)
 
+    def figures(self) -> dict[str, str]:
+        """Histograms of the loop, of chunks on their way to the hand, and of the bus."""
+        driver = self.driver
+        return {
+            key: value
+            for name, times in (
+                ("late", self.late),
+                ("action_delay", driver.action_delay),
+                ("bus_read", driver.read_time),
+                ("bus_write", driver.write_time),
+            )
+            for key, value in times.figures(name)
+        }
+
     def close(self) -> None:
         """Tell what was being played, then let go of the hand."""
+        self.loop.stop()
         self._publish_result(self.driver.close(), ChunkResult.STOPPED, "driver stops")
 
 
