@@ -1,4 +1,4 @@
-"""Durations in fixed buckets: a constant time to add, a constant amount of memory, quantiles after any number of them."""
+"""Durations in fixed buckets: adding takes a constant time, the whole a constant amount of memory."""
 
 from __future__ import annotations
 

@@ -173,14 +173,13 @@ def measure(run: Path, seconds: float, rate: float, backend: str, learner: bool)
     ):
         observer = Observer(supervisor, probe, driver_name(backend), logs)
         observer.wait_for_work(learner)
-        before, began = observer.figures(), time.monotonic()
-        busy, used = machine_busy(), observer.usages()
+        before, used, busy, began = observer.figures(), observer.usages(), machine_busy(), time.monotonic()
         observer.wait(seconds)
-        now, after = observer.usages(), observer.figures()
-        spent = time.monotonic() - began
         updates = observer.said("/learner").get("updates_per_second", "?") if learner else ""
+        after, now, busy = observer.figures(), observer.usages(), machine_busy() - busy
+        spent = time.monotonic() - began
     cpu = {name: (now[name].cpu - used[name].cpu) / spent for name in now if name in used}
-    cpu["others"] = (machine_busy() - busy) / spent - sum(cpu.values())
+    cpu["others"] = busy / spent - sum(cpu.values())
     try:
         return Measured(spent, after.since(before), cpu, updates)
     except ValueError as error:
