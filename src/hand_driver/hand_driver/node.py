@@ -39,6 +39,7 @@ from hand_driver.messages import (
 from hand_driver.pacing import Pacer, parse_speed
 from hand_driver.playback import Playing
 from hand_driver.safety import Refusal
+from hand_driver.urgency import make_urgent
 from softflow_node.messages import floats32, to_stamp
 from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
@@ -151,6 +152,9 @@ class DriverNode(SoftflowNode[DriverParameters]):
         return 0.2
 
     def _before_first_step(self) -> None:
+        # A world that waits, or goes as fast as it can, leaves no pause in which others would get a processor.
+        if self.pacer.period > 0.0 and not self.lock_step and (why := make_urgent()):
+            self.get_logger().info(f"the control loop has no real-time priority: {why}")
         self.pacer.start(time.monotonic())
 
     def _step_if_due(self) -> float:
