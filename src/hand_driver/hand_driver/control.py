@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,6 +14,7 @@ import numpy as np
 from hand_driver.calibration import Calibration
 from hand_driver.device import FloatArray, Hand, Reading
 from hand_driver.hand_spec import HandSpec
+from hand_driver.histogram import Histogram
 from hand_driver.movement import OWN, TRAJECTORY, Follow, Home, Movement, Run
 from hand_driver.mover import Mover
 from hand_driver.playback import Chunk, ChunkPlayback, Playing
@@ -78,13 +81,25 @@ class JointActions:
 class Driver:
     """One hand under control. Not thread safe; times are [s] on a monotonic clock, but for `robot_ns`."""
 
-    def __init__(self, hand: Hand, spec: HandSpec, actions: ActionMap) -> None:
-        self.hand, self.spec, self.actions = hand, spec, actions
+    def __init__(
+        self,
+        hand: Hand,
+        spec: HandSpec,
+        actions: ActionMap,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: what durations are measured with."""
+        self.hand, self.spec, self.actions, self._clock = hand, spec, actions, clock
         names = hand.description.action_names
         self.safety = Safety(spec)
         self.mover = Mover(self.safety)
         self.playback = ChunkPlayback(len(names), spec.period, max_lead=spec.safety.max_expiry)
         self.counters: Counter[str] = Counter()
+        self.read_time, self.write_time = Histogram(), Histogram()
+        """Of the bus; in simulation of the back end's call."""
+        self.action_delay = Histogram()
+        """From the arrival of a chunk until its first action was sent."""
+        self._arrived: tuple[int, float] | None = None
         self.robot_ns = 0
         nothing, full = np.zeros(0), np.ones(len(spec.joints))
         self.at = Step("", 0, 0, 0, actions.rest_action(), nothing, starved=False, stiffness=full)
@@ -232,8 +247,11 @@ class Driver:
             )
         return self.move(Follow(trajectory, begin, self.spec.period), now)
 
-    def offer(self, chunk: Chunk, now: float) -> bool:
-        """Queue a chunk; False if it is a repetition or came too late to matter. Raises Refusal."""
+    def offer(self, chunk: Chunk, now: float, arrived: float | None = None) -> bool:
+        """Queue a chunk; False if it is a repetition or came too late to matter. Raises Refusal.
+
+        `arrived`: when it came in, by the clock, if that was not just now.
+        """
         if self.playback.superseded(chunk):
             return False
         if self.safety.blocked:
@@ -261,6 +279,7 @@ class Driver:
         if accepted:
             self.safety.lease.acquire(chunk.source, priority_of(chunk.source), now)
             self.safety.wake()
+            self._arrived = chunk.chunk_id, self._clock() if arrived is None else arrived
         return accepted
 
     def stream(
@@ -305,6 +324,9 @@ class Driver:
             action = clamped.value
             self.counters["clamped_values"] += clamped.changed + decision.clamped
         sent = self._command(decision)
+        if chosen is not None and self._arrived is not None and self._arrived[0] == self.playback.chunk_id:
+            self.action_delay.add(self._clock() - self._arrived[1])
+            self._arrived = None
         self.robot_ns += round(self.hand.wait_period() * NANOSECONDS)
         done = self.playback.applied(action) if chosen is not None else None
         starved = decision.mode is not Mode.ACTIVE
@@ -356,22 +378,27 @@ class Driver:
     def _command(self, decision: Decision) -> FloatArray:
         if self._mute:
             return self.at.command
+        began = self._clock()
         try:
             sent = self.hand.command(decision.target, decision.stiffness)
         except OSError as error:
             self.safety.wrote(ok=False)
             self._note("write", error)
             return self.at.command
+        finally:
+            self.write_time.add(self._clock() - began)
         self.safety.wrote(ok=True)
         return sent
 
     def _read(self) -> None:
+        began = self._clock()
         try:
             self.reading, self._read_ok = self.hand.read(), True
         except OSError as error:
             self.reading = replace(self.reading, valid=np.zeros_like(self.reading.valid))
             self._read_ok = False
             self._note("read", error)
+        self.read_time.add(self._clock() - began)
 
     def _note(self, what: str, error: OSError) -> None:
         self.counters[f"{what}_errors"] += 1

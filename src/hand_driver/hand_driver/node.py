@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from rclpy.action import ActionServer
 from rclpy.action.server import ServerGoalHandle
 from rosgraph_msgs.msg import Clock
@@ -35,7 +34,9 @@ from hand_driver.calibration import (
 from hand_driver.commands.node import Commands
 from hand_driver.control import Driver, JointActions
 from hand_driver.hand_file import HandFileError, hand_path, load_hand
+from hand_driver.histogram import Histogram
 from hand_driver.lifecycle.node import Managed
+from hand_driver.loop import ControlLoop
 from hand_driver.messages import (
     from_chunk,
     to_description,
@@ -51,6 +52,7 @@ from hand_driver.pacing import Pacer, parse_speed
 from hand_driver.playback import Playing
 from hand_driver.safety import Refusal
 from hand_driver.safety_core import Mode
+from hand_driver.urgency import make_urgent
 from softflow_node.messages import to_stamp
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
 from softflow_node.parameters import ParameterError, bounded
@@ -85,12 +87,14 @@ class DriverParameters:
 class DriverNode(Managed, SoftflowNode[DriverParameters]):
     """Plays chunks at the control rate; see `ChunkPlayback` for what is accepted and `Pacer` for when.
 
-    Unconfigured it has let go of the hand, inactive it holds it, active it follows.
+    Steps are made in the thread of `ControlLoop`, all callbacks run between two steps. Unconfigured it has let go of
+    the hand, inactive it holds it, active it follows.
     """
 
     def __init__(self) -> None:
+        self.loop = ControlLoop(self._step_if_due, self._before_first_step)
         SoftflowNode.__init__(self, "hand_driver", DriverParameters)
-        Managed.__init__(self)
+        Managed.__init__(self, self.loop.exclusive)
         p = self.params
         self.driver = self._make_driver()
         self.spec = self.driver.spec
@@ -107,7 +111,7 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
         self.lock_step = p.lock_step == "true" or (p.lock_step == "auto" and math.isinf(speed))
         self.pacer = Pacer(0.0 if math.isinf(speed) else self.period / speed)
         self.mode_reason = "started"
-        self.late: deque[float] = deque(maxlen=10_000)
+        self.late = Histogram()
         self._said_at = self._complained_at = 0.0
         self._said: tuple[int, str] = (-1, "")
         self._to_activate = False
@@ -229,7 +233,8 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, reliable(2))
         self.create_subscription(PolicyManifest, "active_policy", self._on_policy, latched(10))
         self.create_timer(1.0, self._each_second)
-        self._reset_server = ActionServer(self, ResetScene, "reset_scene", self._on_reset)
+        on_reset = self.loop.exclusive(self._on_reset)
+        self._reset_server = ActionServer(self, ResetScene, "reset_scene", on_reset)
 
     @property
     def mode(self) -> int:
@@ -242,21 +247,45 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
             return int(HandHealth.MODE_RELAX)
         return int(HandHealth.MODE_HOLD if self.driver.safety.blocked else HandHealth.MODE_ACTIVE)
 
+    def create_subscription(self, kind: Any, topic: str, callback: Any, *more: Any, **named: Any) -> Any:
+        """As of a node; the callback has the hand for itself."""
+        return super().create_subscription(kind, topic, self.loop.exclusive(callback), *more, **named)
+
+    def create_service(self, kind: Any, name: str, callback: Any, **named: Any) -> Any:
+        """As of a node; the callback has the hand for itself."""
+        return super().create_service(kind, name, self.loop.exclusive(callback), **named)
+
+    def create_timer(self, period: float, callback: Any, *more: Any, **named: Any) -> Any:
+        """As of a node; the callback has the hand for itself."""
+        return super().create_timer(period, self.loop.exclusive(callback), *more, **named)
+
     def poll(self) -> float:
-        """Make a control step when one is due; returns seconds until the next."""
-        if self.lifecycle_state not in ("inactive", "active"):
-            return 0.2
-        if not self.driver.at.episode_id and self.driver.simulated:
-            return 0.2
+        """Look after the control loop."""
+        self.loop.tend()
+        return 0.2
+
+    def _before_first_step(self) -> None:
+        # A world that waits, or goes as fast as it can, leaves no pause in which others would get a processor.
+        if self.pacer.period > 0.0 and not self.lock_step and (why := make_urgent()):
+            self.get_logger().info(f"the control loop has no real-time priority: {why}")
+        self.pacer.start(time.monotonic())
+
+    def _step_if_due(self) -> float:
+        """Make a control step when one is due; returns when to be asked again."""
         now = time.monotonic()
+        away = self.lifecycle_state not in ("inactive", "active")
+        if away or (not self.driver.at.episode_id and self.driver.simulated):
+            return now + 1.0
         if now < self.pacer.due:
-            return self.pacer.due - now
+            return self.pacer.due
         idle = self.driver.playback.steps_left == 0 and not self.driver.moving
         if self.lock_step and idle and self.mode == HandHealth.MODE_ACTIVE:
             return self._wait_for_chunk(now)
-        self.late.append(self.pacer.advance(now))
+        late = self.pacer.advance(now)
+        if not self.lock_step:
+            self.late.add(late)
         self._control_step()
-        return max(0.0, self.pacer.due - time.monotonic())
+        return self.pacer.due
 
     def idle(self) -> float:
         """A real hand is held from the moment of its connection on."""
@@ -272,7 +301,7 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
             self.get_logger().warning(
                 f"the world waits: no chunk for step {self.driver.at.step} for {now - self.pacer.due:.0f} s"
             )
-        return max(0.0, self._said_at + REPEAT_STATE - now)
+        return self._said_at + REPEAT_STATE
 
     def _control_step(self) -> None:
         outcome = self.driver.step(time.monotonic())
@@ -306,7 +335,7 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
-            if not self.driver.offer(from_chunk(message), time.monotonic()):
+            if not self.driver.offer(from_chunk(message), time.monotonic(), self.loop.asked_at):
                 self.counters["repeated_or_late_chunks"] += 1
         except Refusal as error:
             self.refuse("action_chunk", error)
@@ -349,11 +378,8 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
 
     def publish_health(self) -> None:
         """Now, beside once a second."""
-        if self.late:
-            for name, value in zip(
-                ("p50", "p99", "max"), np.percentile(self.late, (50, 99, 100)), strict=True
-            ):
-                self.counters[f"late_{name}_us"] = round(1e6 * value)
+        if not self.lock_step:
+            self.counters["missed_ticks"] = self.pacer.missed
         self.counters.update({k: v - self.counters[k] for k, v in self.driver.counters.items()})
         mode, reason = self.mode, self.mode_reason
         if mode == HandHealth.MODE_RELAX and not self.driver.safety.blocked:
@@ -365,8 +391,23 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
         self._said = message.mode, message.holder
         self.health_pub.publish(message)
 
+    def figures(self) -> dict[str, str]:
+        """Histograms of the loop, of chunks on their way to the hand, and of the bus."""
+        driver = self.driver
+        return {
+            key: value
+            for name, times in (
+                ("late", self.late),
+                ("action_delay", driver.action_delay),
+                ("bus_read", driver.read_time),
+                ("bus_write", driver.write_time),
+            )
+            for key, value in times.figures(name)
+        }
+
     def close(self) -> None:
         """Tell what was being played, then let go of the hand."""
+        self.loop.stop()
         if self.lifecycle_state in ("inactive", "active"):
             self._publish_result(self.driver.close(), ChunkResult.STOPPED, "driver stops")
 

@@ -30,6 +30,8 @@ class Pacer:
     period: float
     """[s] of wall time; 0 = as fast as possible."""
     due: float = 0.0
+    missed: int = 0
+    """Times at which no step was made, because one was late by more than a period."""
 
     def start(self, now: float) -> None:
         """The next step is due now."""
@@ -38,6 +40,8 @@ class Pacer:
     def advance(self, now: float) -> float:
         """A step was made; sets the next due time and returns how late the step was [s]."""
         late = now - self.due
+        if self.period > 0.0:
+            self.missed += max(0, int(late / self.period))
         self.due += self.period
         if self.due < now - self.period:
             self.due = now

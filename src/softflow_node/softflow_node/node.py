@@ -108,6 +108,10 @@ class SoftflowNode(Node, Generic[P]):
         """What a node that works is doing, on /diagnostics."""
         return "running"
 
+    def figures(self) -> dict[str, str]:
+        """What is to be said on /diagnostics beside the counters."""
+        return {}
+
     def close(self) -> None:
         """Called once before the context is shut down; publishing still works here."""
 
@@ -173,7 +177,8 @@ class SoftflowNode(Node, Generic[P]):
             status.message = f"{refused} inputs refused"
         if self.fault():
             status.level, status.message = DiagnosticStatus.ERROR, self.fault()
-        status.values = [KeyValue(key=key, value=str(count)) for key, count in sorted(self.counters.items())]
+        values = {key: str(count) for key, count in self.counters.items()} | self.figures()
+        status.values = [KeyValue(key=key, value=value) for key, value in sorted(values.items())]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

@@ -9,6 +9,8 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 
+Transition = Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
+
 DONE, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -18,13 +20,14 @@ class Managed(LifecycleNodeMixin):
     Publishers stay as they are in every state, for latched ones must say how things stand.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exclusive: Callable[[Transition], Transition] = lambda callback: callback) -> None:
+        """`exclusive` makes a callback one that has the hand for itself."""
         LifecycleNodeMixin.__init__(self)
         self.failure = ""
         """Why the last transition did not succeed; empty when it did."""
         # An impossible transition would raise through the executor, and any client could end the process.
         service = self._service_change_state
-        service.callback = _guarded(service.callback, self._complain)
+        service.callback = exclusive(_guarded(service.callback, self._complain))
 
     @property
     def lifecycle_state(self) -> str:
@@ -87,7 +90,7 @@ class Managed(LifecycleNodeMixin):
 
 def _guarded(
     callback: Callable[[Any, Any], Any], complain: Callable[[ChangeState.Request, Exception], None]
-) -> Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]:
+) -> Transition:
     def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
         try:
             answered: ChangeState.Response = callback(request, response)

@@ -39,7 +39,7 @@ class DeferredServer(ActionServer):
         begin: Callable[[ServerGoalHandle], None],
         cancel: Callable[[], None],
     ) -> None:
-        self._begin, self._cancel_now = begin, cancel
+        self._begin, self._cancel_now = node.loop.exclusive(begin), node.loop.exclusive(cancel)
         super().__init__(node, kind, name, lambda goal: None, cancel_callback=self._on_cancel)
 
     def _on_cancel(self, goal: ServerGoalHandle) -> CancelResponse:

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from softflow_bringup.domain import private_domain
 
 BENCHMARKS = {
+    "control": "softflow_bringup.bench.control",
     "experience": "softflow_bringup.bench.experience",
     "faults": "softflow_bringup.bench.faults",
     "handover": "softflow_bringup.bench.handover",
@@ -18,6 +19,7 @@ BENCHMARKS = {
     "method": "softflow_experiments.method",
     "partition": "softflow_bringup.bench.partition",
     "ogbench": "softflow_experiments.ogbench.command",
+    "soak": "softflow_bringup.bench.soak",
 }
 WITHOUT_ROS = {"experience", "learner", "method", "ogbench"}
 

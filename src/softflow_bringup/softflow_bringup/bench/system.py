@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ament_index_python.packages import get_package_share_directory
@@ -33,10 +34,10 @@ PATIENT = RespawnLimits(longest_delay=0.5, healthy_after=1.0, quick_failures=100
 """For nodes that are killed on purpose, again and again."""
 
 
-def prepare_learner(run: Path, seed: int = 0) -> Path:
-    """A run directory with a checkpoint of untrained tiny networks; returns their weights."""
-    task = make_task(TASK)
-    session = Session(run, task, seed, {**TINY, "offline_fraction": 0.0, "regulariser": "none"})
+def prepare_learner(run: Path, seed: int = 0, task_id: str = TASK, sizes: Mapping[str, Any] = TINY) -> Path:
+    """A run directory with a checkpoint of untrained networks; returns the policy's weights."""
+    task = make_task(task_id)
+    session = Session(run, task, seed, {**sizes, "offline_fraction": 0.0, "regulariser": "none"})
     rng = np.random.default_rng(seed)
     session.agent.fit_normalizer(rng.normal(size=(256, task.layout.size)).astype(np.float32))
     session.stage = "offline"

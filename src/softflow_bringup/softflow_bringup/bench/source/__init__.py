@@ -1,0 +1,1 @@
+"""Commands a hand in place of a policy."""
