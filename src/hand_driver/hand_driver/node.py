@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from softflow_msgs.msg import (
     PolicyManifest,
 )
 
-from hand_driver.backends import HandMismatchError, backend_names, make_hand
+from hand_driver.backends import HandMismatchError, make_hand
 from hand_driver.calibration import (
     Calibration,
     calibration_hash,
@@ -49,39 +48,20 @@ from hand_driver.messages import (
 )
 from hand_driver.operate.node import Operations
 from hand_driver.pacing import Pacer, parse_speed
+from hand_driver.parameters import DriverParameters
 from hand_driver.playback import Playing
 from hand_driver.safety import Refusal
 from hand_driver.safety_core import Mode
 from hand_driver.urgency import make_urgent
 from softflow_node.messages import to_stamp
 from softflow_node.node import SoftflowNode, latched, reliable, run_node
-from softflow_node.parameters import ParameterError, bounded
-from softflow_tasks import make_task, task_ids
+from softflow_node.parameters import ParameterError
+from softflow_tasks import make_task
 
 REPEAT_STATE = 0.25
 """[s] wall time after which a world that waits for a chunk says its state again."""
 SILENCE = 5.0
 """[s] wall time after which it says that it waits."""
-
-
-@dataclass(frozen=True)
-class DriverParameters:
-    """Parameters of the driver node."""
-
-    hand: str = bounded("", doc="name in config/hands or path of a YAML file; empty: the task's hand")
-    backend: str = bounded("", choices=("", *backend_names()), doc="empty: the one of the hand's file")
-    task: str = bounded(
-        "CubeRotation-v0",
-        choices=("", *task_ids()),
-        doc="maps actions to joint targets; empty: none, an action in [-1, 1] a joint",
-    )
-    calibration: str = bounded("", doc="file; empty: next to the hand's file, with the suffix .calibration")
-    autostart: bool = bounded(True, doc="configure and activate at once, without a lifecycle manager")
-    speed: str = bounded("1", doc="simulated clock against wall clock: a number or 'max'")
-    lock_step: str = bounded(
-        "auto", choices=("auto", "true", "false"), doc="the world waits for the policy; auto: at max"
-    )
-    clock_topic: str = bounded("clock", doc="where the robot clock goes; empty = nowhere")
 
 
 class DriverNode(Managed, SoftflowNode[DriverParameters]):
