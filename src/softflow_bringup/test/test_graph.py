@@ -106,6 +106,9 @@ def test_a_human_may_take_the_hand_where_that_is_wanted(name: str) -> None:
     assert {n.name for n in nodes} - {n.name for n in load_graph(name).nodes} == {"teleop"}
     [teleop] = [n for n in nodes if n.name == "teleop"]
     assert (teleop.package, teleop.executable) == ("softflow_teleop", "teleop_node")
+    # It reads the observation too: the first episode waits for the policy as before.
+    managers = [load_graph(name, {"teleop": t}).node("episode_manager").parameters for t in (False, True)]
+    assert [m["observers"] for m in managers] == [3, 4]
     assert teleop.namespace == "/hand0" and teleop.respawn and not teleop.required
 
 
@@ -127,9 +130,7 @@ def test_demonstrations_of_a_human_need_no_teacher() -> None:
         "hand_driver", "perception", "episode_manager", "teleop", "recorder",
     ]  # fmt: skip
     assert graph.node("teleop").required
-    # Nobody but manager and recorder reads the observation then.
-    assert graph.node("episode_manager").parameters["observers"] == 2
-    assert load_graph("record_demos").node("episode_manager").parameters["observers"] == 3
+    assert graph.node("episode_manager").parameters["observers"] == 3
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))

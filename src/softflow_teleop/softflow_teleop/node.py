@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sensor_msgs.msg import JointState, Joy
-from softflow_msgs.msg import ActionChunk, HandDescription, HandHealth, HandState, RewardLabel
+from softflow_msgs.msg import ActionChunk, HandDescription, HandHealth, HandState, Observation, RewardLabel
 from softflow_msgs.srv import EStop, Lease
 from std_srvs.srv import SetBool, Trigger
 
@@ -67,6 +67,8 @@ class TeleopNode(SoftflowNode[TeleopParameters]):
         self._state: HandState | None = None
         self._chunk: ActionChunk | None = None
         self._releasing = False
+        self._observed = ""
+        """Episode of which there is an observation."""
         self._wire()
 
     def _wire(self) -> None:
@@ -75,6 +77,7 @@ class TeleopNode(SoftflowNode[TeleopParameters]):
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_subscription(HandState, "hand_state", self._on_state, stream())
+        self.create_subscription(Observation, "observation", self._on_observation, stream())
         self.create_subscription(JointState, "teleop/joint_targets", self._on_targets, reliable(2))
         self.create_subscription(Joy, "joy", self._on_joy, reliable(2))
         self.create_service(SetBool, "teleop/take", self._on_take)
@@ -190,6 +193,9 @@ class TeleopNode(SoftflowNode[TeleopParameters]):
             self.jog, self._releasing = None, True
             self.get_logger().info("the human has given the hand back")
 
+    def _on_observation(self, message: Observation) -> None:
+        self._observed = message.episode_id
+
     def _on_state(self, message: HandState) -> None:
         self._state = message
         self._look()
@@ -203,7 +209,8 @@ class TeleopNode(SoftflowNode[TeleopParameters]):
 
     def _answer(self, state: HandState) -> None:
         """Publish the next chunk when the hand is about to need one, or still plays another one's."""
-        if not state.episode_id:
+        # A step that nobody observes is lost to the episode: at its start perception may not be there yet.
+        if not state.episode_id or state.episode_id != self._observed:
             return
         last = self._chunk
         if last is not None and (last.episode_id, last.obs_step) == (state.episode_id, state.step):
