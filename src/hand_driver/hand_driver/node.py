@@ -84,12 +84,13 @@ class DriverNode(SoftflowNode[DriverParameters]):
         except ValueError as error:
             raise ParameterError(f"{self.get_name()}: parameter 'speed': {error}") from error
         task = make_task(p.task) if p.task else None
-        if not (p.hand or task):
+        name = p.hand or (task.hand.name if task else "")
+        if not name:
             raise ParameterError(
                 f"{self.get_name()}: parameters 'hand' and 'task' are empty, one must not be"
             )
         try:
-            spec = load_hand(p.hand or task.hand.name)
+            spec = load_hand(name)
             hand = make_hand(spec, p.backend, task)
             self.driver = Driver(hand, spec, task or JointActions(spec))
             self.driver.start(time.monotonic())

@@ -73,7 +73,7 @@ def summary(samples: Sequence[Sample]) -> str:
     table = np.array([s.values for s in samples])
     lines = [f"{'':<16}{'first':>12}{'last':>12}{'per hour':>12}"]
     for name, column in list(zip(COLUMNS, table.T, strict=True))[1:]:
-        rise = slope(table[:, 0], column)
+        rise = slope(table[:, 0].tolist(), column.tolist())
         lines.append(f"{name:<16}{column[0]:>12.2f}{column[-1]:>12.2f}{rise:>+12.2f}")
     return "\n".join(lines)
 
