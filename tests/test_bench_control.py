@@ -13,13 +13,13 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 ROWS = ("control step late", "chunk -> first action", "bus read", "bus write")
 
 
-def run(capsys: pytest.CaptureFixture[str], main: object, *arguments: str) -> str:
+def run(capfd: pytest.CaptureFixture[str], main: object, *arguments: str) -> str:
     """What a benchmark prints in a domain of its own."""
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         patch.setattr(control, "SETTLE", 0.5)
         assert main(arguments) == 0  # type: ignore[operator]
-    return capsys.readouterr().out
+    return capfd.readouterr().out
 
 
 def check(text: str, rate: float, processes: set[str]) -> None:
@@ -39,18 +39,18 @@ def check(text: str, rate: float, processes: set[str]) -> None:
     assert set(shares) == processes | {"bench", "others"}
 
 
-def test_a_whole_graph_at_five_times_the_control_rate(capsys: pytest.CaptureFixture[str]) -> None:
-    text = run(capsys, control.main, "--seconds", "5", "--rate", "100")
+def test_a_whole_graph_at_five_times_the_control_rate(capfd: pytest.CaptureFixture[str]) -> None:
+    text = run(capfd, control.main, "--seconds", "5", "--rate", "100")
     check(text, 100.0, {"hand_driver", "perception", "policy", "recorder", "episode_manager"})
 
 
-def test_a_hand_in_memory_at_a_rate_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    text = run(capsys, control.main, "--seconds", "2", "--rate", "200", "--backend", "mock")
+def test_a_hand_in_memory_at_a_rate_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    text = run(capfd, control.main, "--seconds", "2", "--rate", "200", "--backend", "mock")
     check(text, 200.0, {"mock_driver"})
 
 
-def test_a_soak_says_where_everything_goes(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = run(capsys, soak.main, "--minutes", "0.07", "--every", "2").splitlines()
+def test_a_soak_says_where_everything_goes(capfd: pytest.CaptureFixture[str]) -> None:
+    lines = run(capfd, soak.main, "--minutes", "0.07", "--every", "2").splitlines()
     rows = [line.split() for line in lines[1:3]]
     assert [len(row) for row in rows] == [len(soak.COLUMNS)] * 2
     assert all(float(value) >= 0.0 for row in rows for value in row)
@@ -64,8 +64,8 @@ def test_slopes_are_those_of_a_line() -> None:
     assert soak.slope(minutes, [7.0] * 4) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_values_out_of_bounds_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_out_of_bounds_are_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert control.main(["--rate", "2000"]) == 2
-    assert "rate is 2000.0, must be in [1, 1000] Hz" in capsys.readouterr().err
+    assert "rate is 2000.0, must be in [1, 1000] Hz" in capfd.readouterr().err
     assert soak.main(["--every", "0"]) == 2
-    assert "every is 0.0, must be at least 1" in capsys.readouterr().err
+    assert "every is 0.0, must be at least 1" in capfd.readouterr().err

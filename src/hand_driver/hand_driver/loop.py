@@ -61,8 +61,8 @@ class ControlLoop:
 
     def stop(self) -> None:
         """End after the step that is being made; the hand may be used without the lock then."""
+        self._stop = True  # before the lock, which a loop without pauses may never let go
         with self._turn:
-            self._stop = True
             self._turn.notify()
         if self._thread.is_alive():
             self._thread.join()
