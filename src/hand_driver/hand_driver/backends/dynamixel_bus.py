@@ -177,7 +177,11 @@ class Bus:
         """So many bytes of the control table."""
         what = f"read {size} at {address}"
         data = self._ask(
-            motor, what, attempts, lambda port: self._handler.readTxRx(port, motor, address, size)
+            motor,
+            what,
+            attempts,
+            lambda port: self._handler.readTxRx(port, motor, address, size),
+            lambda data: len(data) == size,
         )
         if len(data) != size:
             raise OSError(f"motor {motor}: {what}: {len(data)} bytes came")
@@ -198,12 +202,17 @@ class Bus:
         )
 
     def _ask(
-        self, motor: int, what: str, attempts: int, transfer: Callable[[Port], tuple[Any, int, int]]
+        self,
+        motor: int,
+        what: str,
+        attempts: int,
+        transfer: Callable[[Port], tuple[Any, int, int]],
+        fits: Callable[[Any], bool] = lambda answer: True,
     ) -> Any:
-        """The first of (answer, result, error), asked again when a packet is lost."""
+        """The first of (answer, result, error), asked again when a packet is lost or answers an earlier question."""
         for left in reversed(range(attempts)):
             answer, result, error = transfer(self._ready())
-            if result == COMM_SUCCESS or not left:
+            if (result == COMM_SUCCESS and fits(answer)) or not left:
                 break
         self._check(motor, what, result, error)
         return answer
