@@ -30,6 +30,9 @@ ELSEWHERE = {
     "train": "train a policy from recorded episodes",
     "eval": "evaluate a policy",
     "bench": "measure rates, latencies and learning curves",
+    "policy": "versions of the weights: list, promote, roll back",
+    "teleop": "take the hand by the keys of this terminal",
+    "key": "make the key that robots and learner share; keystore: keys of DDS-Security",
     "bags": "list, show, check, repair, label, export and import bags",
 }
 
