@@ -30,7 +30,7 @@ from softflow_msgs.msg import ActionChunk, ChunkResult, HandDescription, HandHea
 from softflow_msgs.srv import EStop, Lease, RecoverHand, ResetEStop, SetMode
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from hand_driver.control import JointActions
+from hand_driver.actions import JointActions
 from hand_driver.hand_spec import HandSpec
 from softflow_node.messages import floats32, to_stamp
 from softflow_node.node import latched, reliable, stream

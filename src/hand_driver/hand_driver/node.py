@@ -23,6 +23,7 @@ from softflow_msgs.msg import (
     PolicyManifest,
 )
 
+from hand_driver.actions import JointActions
 from hand_driver.backends import HandMismatchError, make_hand
 from hand_driver.calibration import (
     Calibration,
@@ -31,7 +32,7 @@ from hand_driver.calibration import (
     save_calibration,
 )
 from hand_driver.commands.node import Commands
-from hand_driver.control import Driver, JointActions
+from hand_driver.control import Driver
 from hand_driver.hand_file import HandFileError, hand_path, load_hand
 from hand_driver.histogram import Histogram
 from hand_driver.lifecycle.node import Managed

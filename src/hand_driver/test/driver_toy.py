@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from hand_driver.actions import JointActions
 from hand_driver.backends.mock import MockHand, MockWorld
-from hand_driver.control import Driver, JointActions, Outcome
+from hand_driver.control import Driver, Outcome
 from hand_driver.device import FloatArray
 from hand_driver.hand_file import load_hand
 from hand_driver.hand_spec import HandSpec

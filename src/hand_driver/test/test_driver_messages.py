@@ -13,8 +13,9 @@ from sensor_msgs.msg import JointState
 from softflow_msgs.msg import ActionChunk, ChunkResult, HandHealth
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from hand_driver.actions import JointActions
 from hand_driver.backends.mock import MockHand
-from hand_driver.control import Driver, JointActions
+from hand_driver.control import Driver
 from hand_driver.hand_file import load_hand
 from hand_driver.messages import (
     from_chunk,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hand_driver.control import Driver, JointActions
+from hand_driver.actions import JointActions
+from hand_driver.control import Driver
 from hand_driver.device import FloatArray, Reading
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import yaml
 
+from hand_driver.actions import JointActions
 from hand_driver.backends import make_hand
-from hand_driver.control import Driver, JointActions, Outcome
+from hand_driver.control import Driver, Outcome
 from hand_driver.emulator import EmulatedBus, EmulatedMotor
 from hand_driver.emulator.motor import OVERLOAD
 from hand_driver.hand_file import parse_hand
@@ -237,7 +238,8 @@ HOST = """
 import sys, time
 import numpy as np
 from hand_driver.backends import make_hand
-from hand_driver.control import Driver, JointActions
+from hand_driver.actions import JointActions
+from hand_driver.control import Driver
 from hand_driver.hand_file import load_hand
 
 spec = load_hand(sys.argv[1])

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from orca_core import MockOrcaHand, OrcaHand
 
+from hand_driver.actions import JointActions
 from hand_driver.backends import HandMismatchError, make_hand
 from hand_driver.backends.orca import OrcaBackend
-from hand_driver.control import Driver, JointActions
+from hand_driver.control import Driver
 from hand_driver.hand_file import load_hand
 from hand_driver.hand_spec import HandSpec
 from hand_driver.safety_core import Mode
