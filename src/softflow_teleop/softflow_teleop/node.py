@@ -72,8 +72,8 @@ class TeleopNode(SoftflowNode[TeleopParameters]):
         self._wire()
 
     def _wire(self) -> None:
-        self.chunk_pub = self.create_publisher(ActionChunk, "action_chunk", stream())
-        self.label_pub = self.create_publisher(RewardLabel, "reward_label", stream())
+        self.chunk_pub = self.create_recorded_publisher(ActionChunk, "action_chunk")
+        self.label_pub = self.create_recorded_publisher(RewardLabel, "reward_label")
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_subscription(HandState, "hand_state", self._on_state, stream())
