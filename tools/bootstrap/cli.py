@@ -31,6 +31,7 @@ ELSEWHERE = {
     "eval": "evaluate a policy",
     "bench": "measure rates, latencies and learning curves",
     "bags": "list, show, check, repair, label, export and import bags",
+    "camera": "calibrate a camera: board to print, intrinsics, place",
 }
 
 
