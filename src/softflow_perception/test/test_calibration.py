@@ -120,6 +120,22 @@ def test_parallel_boards_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "tilt is" in error or "focal length is uncertain" in error
 
 
+def test_a_broken_camera_file_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "camera.yaml").write_text("name: front\n")
+    assert run(tmp_path, pictures()) == 2
+    assert "camera.yaml: width is missing" in capsys.readouterr().err
+    assert (tmp_path / "camera.yaml").read_text() == "name: front\n"
+
+
+def test_legacy_boards_are_read_as_such() -> None:
+    """Their pattern differs where the rows are even; the wrong choice must say so, not give wrong points."""
+    old = Board(rows=6, legacy=True)
+    image = render(old, facing(old, 0, 0, 0.4, (0.2, 0.1, 0)))
+    assert len(BoardTarget(old).find(image)[0]) == 6 * 5
+    with pytest.raises(UnusableError, match="not arranged"):
+        BoardTarget(Board(rows=6)).find(image)
+
+
 def test_pictures_of_two_sizes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = refused(tmp_path, capsys, [*pictures(), np.zeros((240, 320), np.uint8)])
     assert "view12.png: is 320x240 pixels, those before it are 640x480" in error

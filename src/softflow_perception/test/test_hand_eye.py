@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from functools import cache
 from pathlib import Path
@@ -94,6 +95,20 @@ def test_a_board_carried_by_a_link_gives_the_place_and_its_fastening(
     assert "target's position in the link's frame" in capsys.readouterr().out
 
 
+def test_both_steps_one_after_the_other(tmp_path: Path) -> None:
+    """The place is as good with the intrinsics that the same board gave."""
+    command = setup_files(tmp_path, [pose for _, pose in pictures()])
+    file, board = tmp_path / "camera.yaml", str(tmp_path / "board.yaml")
+    for i, pose in enumerate(all_sides(BOARD)):
+        (tmp_path / "shots").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "shots" / f"{i:02}.png"), render(BOARD, pose, 100 + i))
+    first = ["intrinsics", "--images", str(tmp_path / "shots"), "--board", board, "--out", str(file)]
+    assert main(first) == 0 and main(command) == 0
+    found = load_camera(file)
+    assert found.matrix[0, 0] != TRUTH.matrix[0, 0]
+    close(found, PLACE)
+
+
 def test_the_fastening_is_right_too() -> None:
     seen = all_sides(BOARD)
     links = {f"{i}": PLACE @ pose @ MOUNT.inverse() for i, pose in enumerate(seen)}
@@ -132,7 +147,7 @@ def test_the_simulated_cube_gives_the_place_of_the_simulated_camera(tmp_path: Pa
     CameraModel("front", ideal.width, ideal.height, ideal.matrix).save(file)
     command = ["hand-eye", "--camera", str(file), "--images", str(images), "--cube"]
     assert main([*command, "--poses", str(tmp_path / "poses.yaml")]) == 0
-    close(load_camera(file), Pose(ideal.rotation, ideal.position), 0.003, 0.5)
+    close(load_camera(file), Pose(ideal.rotation, ideal.position))
 
 
 def test_a_pose_that_was_written_down_wrongly_is_left_out_and_named() -> None:
@@ -176,6 +191,19 @@ def test_poses_of_other_pictures_are_refused() -> None:
     small = CameraModel("front", 320, 240, TRUTH.matrix)
     with pytest.raises(CalibrationError, match="pictures are 640x480, camera front is 320x240"):
         hand_eye.calibrate(exact_views(seen), poses, small)
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_a_board_printed_in_another_size_is_refused(carried: bool) -> None:
+    """Intrinsics do not show it: a larger board further away looks the same."""
+    seen = all_sides(BOARD)
+    views = exact_views(seen)
+    larger = [dataclasses.replace(view, points=1.1 * view.points) for view in views.good]
+    poses = {
+        f"{i}": PLACE @ pose @ (MOUNT.inverse() if carried else hand_eye.STILL) for i, pose in enumerate(seen)
+    }
+    with pytest.raises(CalibrationError, match=r"error is .* pixels .* the target is another"):
+        hand_eye.calibrate(dataclasses.replace(views, good=larger), poses, BLANK, carried)
 
 
 def test_a_refusal_leaves_the_camera_file_as_it_was(

@@ -51,27 +51,18 @@ def make_board(options: argparse.Namespace) -> None:
 
 def find_intrinsics(options: argparse.Namespace) -> None:
     """Calibrate from pictures, print and write. Raises CalibrationError, OSError."""
+    old = load_camera(options.out) if options.out.exists() else None
     target = BoardTarget(load_board(options.board))
-    views = (
-        views_of_images(options.images, target) if options.images else views_of_video(options.video, target)
-    )
+    if options.images:
+        views = views_of_images(options.images, target)
+    else:
+        views = views_of_video(options.video, target)
     found = intrinsics.calibrate(views)
-    _print_views(found.views, [f"{error:.3f}" for error in found.view_errors], "error [pixels]")
-    fx, fy, cx, cy = (found.matrix[i] for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    print(
-        f"error {found.error:.3f} pixels (root mean square), coverage {100 * found.coverage:.0f} %, "
-        f"tilt {found.tilt:.0f} degrees"
-    )
-    names = ("fx", "fy", "cx", "cy")
-    for name, value, deviation in zip(names, (fx, fy, cx, cy), found.deviation, strict=True):
-        print(f"{name} {value:.2f} +- {deviation:.2f} pixels")
-    print("distortion (k1 k2 p1 p2 k3) " + " ".join(f"{value:.4f}" for value in found.distortion))
-    name = options.name or options.out.stem
+    _print_intrinsics(found)
+    name = options.name or (old.name if old else options.out.stem)
     model = CameraModel(name, views.width, views.height, found.matrix, found.distortion)
-    if options.out.exists():
-        old = load_camera(options.out)
-        name = options.name or old.name
-        model = dataclasses.replace(model, name=name, rotation=old.rotation, position=old.position)
+    if old:
+        model = dataclasses.replace(model, rotation=old.rotation, position=old.position)
         print(f"{options.out}: the camera's place is kept; measure it again with `camera hand-eye`")
     else:
         print(f"{options.out}: the camera's place is not known yet: measure it with `camera hand-eye`")
@@ -104,6 +95,18 @@ def find_place(options: argparse.Namespace) -> None:
         print(f"target's position in the link's frame [m] {mount}")
     title = f"{camera.name}: place, {found.error:.3f} pixels"
     _write(options.out or options.camera, model, "hand_eye", title, found)
+
+
+def _print_intrinsics(found: intrinsics.Intrinsics) -> None:
+    _print_views(found.views, [f"{error:.3f}" for error in found.view_errors], "error [pixels]")
+    print(
+        f"error {found.error:.3f} pixels (root mean square), coverage {100 * found.coverage:.0f} %, "
+        f"tilt {found.tilt:.0f} degrees"
+    )
+    values = [found.matrix[i] for i in ((0, 0), (1, 1), (0, 2), (1, 2))]
+    for name, value, deviation in zip(("fx", "fy", "cx", "cy"), values, found.deviation, strict=True):
+        print(f"{name} {value:.2f} +- {deviation:.2f} pixels")
+    print("distortion (k1 k2 p1 p2 k3) " + " ".join(f"{value:.4f}" for value in found.distortion))
 
 
 def _print_views(views: Views, texts: list[str], head: str) -> None:

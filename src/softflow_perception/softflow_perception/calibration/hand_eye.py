@@ -74,7 +74,8 @@ class HandEye:
     residuals: list[FloatArray]
     """[pixels] (N, 2) of each view, seen minus projected"""
     deviation: tuple[float, float]
-    """[m], [degrees] standard deviation of the camera's place and direction, the largest over the axes"""
+    """[m], [degrees] standard deviation of the camera's place and direction, the largest over the axes; as if the
+    intrinsics were exact"""
     disagreement: FloatArray
     """(V, 2) [m], [degrees] between the camera's pose of all views and that of each alone"""
 

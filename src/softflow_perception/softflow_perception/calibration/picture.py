@@ -13,8 +13,8 @@ from softflow_perception.rotations import FloatArray
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-ARROW = 40.0
-"""Drawn pixels a pixel of residual."""
+ARROW = 0.05
+"""of the picture's width: the length of a long arrow, at the 95th of a hundred"""
 
 
 def residual_png(title: str, views: Views, residuals: list[FloatArray], errors: FloatArray) -> bytes:
@@ -25,7 +25,9 @@ def residual_png(title: str, views: Views, residuals: list[FloatArray], errors: 
     figure, (where, cloud, bars) = plt.subplots(1, 3, figsize=(16, 5), width_ratios=(1.6, 1, 1.4))
     pixels = np.concatenate([view.pixels for view in views.good])
     offs = np.concatenate(residuals)
-    where.quiver(*pixels.T, *(ARROW * offs).T, angles="xy", scale_units="xy", scale=1, width=0.0015)
+    longest = max(1e-3, float(np.percentile(np.linalg.norm(offs, axis=1), 95)))
+    factor = max(1, round(ARROW * views.width / longest))
+    where.quiver(*pixels.T, *(factor * offs).T, angles="xy", scale_units="xy", scale=1, width=0.002)
     where.set(
         xlim=(0, views.width),
         ylim=(views.height, 0),
@@ -33,7 +35,7 @@ def residual_png(title: str, views: Views, residuals: list[FloatArray], errors: 
         xlabel="x [pixels]",
         ylabel="y [pixels]",
     )
-    where.set_title(f"seen minus projected, {ARROW:g} times as long")
+    where.set_title(f"seen minus projected, {factor} times as long")
     cloud.scatter(*offs.T, s=3)
     reach = max(0.2, 1.1 * float(np.abs(offs).max()))
     cloud.set(

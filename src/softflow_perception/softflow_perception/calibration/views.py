@@ -138,9 +138,9 @@ def edge_width(grey: Grey) -> float:
     image = grey.astype(np.float64)
     low, high = np.percentile(image, (2, 98))
     dy, dx = np.gradient(image)
-    slope = np.hypot(dx, dy)
-    steepest = np.unravel_index(int(np.argmax(slope)), slope.shape)
-    across = np.array([-dy[steepest], dx[steepest]]) / max(float(slope[steepest]), 1e-9)
+    slope: FloatArray = np.hypot(dx, dy)
+    steepest = int(np.argmax(slope))
+    across = np.array([-dy.flat[steepest], dx.flat[steepest]]) / max(float(slope.flat[steepest]), 1e-9)
     # Where a corner mixes both directions, only the part across the steepest edge's direction counts.
     gentlest = float(np.abs(dx * across[0] + dy * across[1]).max())
     return float((high - low) / (gentlest * np.sqrt(2 * np.pi))) if gentlest > 0 else np.inf
