@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from softflow_perception.calibration.board import Board
 from softflow_perception.calibration.hand_eye import Pose
+from softflow_perception.calibration.views import View, Views
 from softflow_perception.camera_model import CameraModel
-from softflow_perception.rotations import FloatArray, exp
+from softflow_perception.rotations import FloatArray, exp, log
 
 FINE = 2
 """Rays along each edge of a pixel."""
@@ -77,3 +78,15 @@ def all_sides(board: Board) -> list[Pose]:
         )
         for i, (x, y) in enumerate(places)
     ]
+
+
+def projected_views(board: Board, poses: list[Pose], noise: float = 0.2, seed: int = 0) -> Views:
+    """Views of a board at poses in the camera's frame, from projection alone."""
+    rng, points = np.random.default_rng(seed), np.asarray(board.opencv().getChessboardCorners(), np.float64)
+    good = []
+    for i, pose in enumerate(poses):
+        pixels, _ = cv2.projectPoints(
+            points, log(pose.rotation), pose.position, TRUTH.matrix, TRUTH.distortion
+        )
+        good.append(View(f"{i}", points, pixels.reshape(-1, 2) + rng.normal(0, noise, (len(points), 2))))
+    return Views(TRUTH.width, TRUTH.height, good, {})

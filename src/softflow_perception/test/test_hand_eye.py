@@ -17,14 +17,14 @@ from softflow_perception.calibration import hand_eye
 from softflow_perception.calibration.board import Board
 from softflow_perception.calibration.cli import main
 from softflow_perception.calibration.hand_eye import Pose, load_poses
-from softflow_perception.calibration.views import BoardTarget, View, Views
+from softflow_perception.calibration.views import BoardTarget
 from softflow_perception.camera_model import CalibrationError, CameraModel, load_camera
 from softflow_perception.rotations import exp, log, to_quaternion
 from softflow_sim.cameras import SimulatedCamera, cube_camera
 from softflow_sim.cube_scene import CubeScene
 
 sys.path.insert(0, str(Path(__file__).parent))
-from rendered_board import TRUTH, all_sides, render
+from rendered_board import TRUTH, all_sides, projected_views, render
 
 BOARD = Board()
 PLACE = Pose(TRUTH.rotation, TRUTH.position)
@@ -37,18 +37,6 @@ def pictures() -> list[tuple[NDArray[np.uint8], Pose]]:
     """Pictures, and the board's pose in the base frame."""
     seen = all_sides(BOARD)[1:10]
     return [(render(BOARD, pose, i), PLACE @ pose) for i, pose in enumerate(seen)]
-
-
-def exact_views(poses: list[Pose], noise: float = 0.2, seed: int = 0) -> Views:
-    """Views of a board at poses in the camera's frame, from projection alone."""
-    rng, points = np.random.default_rng(seed), np.asarray(BOARD.opencv().getChessboardCorners(), np.float64)
-    good = []
-    for i, pose in enumerate(poses):
-        pixels, _ = cv2.projectPoints(
-            points, log(pose.rotation), pose.position, TRUTH.matrix, TRUTH.distortion
-        )
-        good.append(View(f"{i}", points, pixels.reshape(-1, 2) + rng.normal(0, noise, (len(points), 2))))
-    return Views(TRUTH.width, TRUTH.height, good, {})
 
 
 def setup_files(tmp_path: Path, poses: list[Pose]) -> list[str]:
@@ -112,7 +100,7 @@ def test_both_steps_one_after_the_other(tmp_path: Path) -> None:
 def test_the_fastening_is_right_too() -> None:
     seen = all_sides(BOARD)
     links = {f"{i}": PLACE @ pose @ MOUNT.inverse() for i, pose in enumerate(seen)}
-    found = hand_eye.calibrate(exact_views(seen), links, BLANK, carried=True)
+    found = hand_eye.calibrate(projected_views(BOARD, seen), links, BLANK, carried=True)
     close(found.camera, PLACE)
     close(found.mount, MOUNT)
 
@@ -121,7 +109,7 @@ def test_the_deviation_is_that_of_the_errors() -> None:
     """Over draws of corner noise: what is announced is what happens, within the spread of so few draws."""
     seen = all_sides(BOARD)[:4]
     poses = {f"{i}": PLACE @ pose for i, pose in enumerate(seen)}
-    found = [hand_eye.calibrate(exact_views(seen, 0.5, seed), poses, BLANK) for seed in range(20)]
+    found = [hand_eye.calibrate(projected_views(BOARD, seen, 0.5, seed), poses, BLANK) for seed in range(20)]
     errors = np.array([one.camera.position - PLACE.position for one in found])
     announced = np.mean([one.deviation[0] for one in found])
     assert 0.5 < np.sqrt(np.mean(errors**2, axis=0)).max() / announced < 1.6
@@ -154,7 +142,7 @@ def test_a_pose_that_was_written_down_wrongly_is_left_out_and_named() -> None:
     seen = all_sides(BOARD)
     poses = {f"{i}": PLACE @ pose for i, pose in enumerate(seen)}
     poses["3"] = Pose(poses["3"].rotation, poses["3"].position + (0, 0.01, 0))
-    found = hand_eye.calibrate(exact_views(seen), poses, BLANK)
+    found = hand_eye.calibrate(projected_views(BOARD, seen), poses, BLANK)
     assert list(found.views.unusable) == ["3"] and "error is" in found.views.unusable["3"]
     close(found.camera, PLACE)
 
@@ -168,36 +156,36 @@ def test_what_does_not_settle_the_place_is_refused() -> None:
     seen = all_sides(BOARD)
     poses = {f"{i}": PLACE @ pose for i, pose in enumerate(seen)}
     with pytest.raises(CalibrationError, match="2 usable views, must be at least 3"):
-        hand_eye.calibrate(exact_views(seen[:2]), poses, BLANK)
+        hand_eye.calibrate(projected_views(BOARD, seen[:2]), poses, BLANK)
     with pytest.raises(CalibrationError, match="5 usable views, must be at least 6"):
-        hand_eye.calibrate(exact_views(seen[:5]), poses, BLANK, carried=True)
+        hand_eye.calibrate(projected_views(BOARD, seen[:5]), poses, BLANK, carried=True)
     with pytest.raises(CalibrationError, match=r"place is uncertain by .* m, must be at most 0\.002"):
         far = [Pose(pose.rotation, pose.position + (0, 0, 1.5)) for pose in seen[:3]]
         there = {f"{i}": PLACE @ pose for i, pose in enumerate(far)}
-        hand_eye.calibrate(exact_views(far, noise=0.8), there, BLANK)
+        hand_eye.calibrate(projected_views(BOARD, far, noise=0.8), there, BLANK)
     one_axis = turning_about_one_axis()
     links = {f"{i}": PLACE @ pose @ MOUNT.inverse() for i, pose in enumerate(one_axis)}
     with pytest.raises(CalibrationError, match=r"second axis are 0\.0 degrees .* at least 10"):
-        hand_eye.calibrate(exact_views(one_axis), links, BLANK, carried=True)
+        hand_eye.calibrate(projected_views(BOARD, one_axis), links, BLANK, carried=True)
 
 
 def test_poses_of_other_pictures_are_refused() -> None:
     seen = all_sides(BOARD)
     poses = {f"{i}": PLACE @ seen[(7 * i + 3) % 12] for i in range(12)}
     with pytest.raises(CalibrationError, match=r"error is .* pixels .* must be at most 2"):
-        hand_eye.calibrate(exact_views(seen), poses, BLANK)
+        hand_eye.calibrate(projected_views(BOARD, seen), poses, BLANK)
     with pytest.raises(CalibrationError, match=r"0: no pose of this name \(12 of 12 views\)"):
-        hand_eye.calibrate(exact_views(seen), {}, BLANK)
+        hand_eye.calibrate(projected_views(BOARD, seen), {}, BLANK)
     small = CameraModel("front", 320, 240, TRUTH.matrix)
     with pytest.raises(CalibrationError, match="pictures are 640x480, camera front is 320x240"):
-        hand_eye.calibrate(exact_views(seen), poses, small)
+        hand_eye.calibrate(projected_views(BOARD, seen), poses, small)
 
 
 @pytest.mark.parametrize("carried", [False, True])
 def test_a_board_printed_in_another_size_is_refused(carried: bool) -> None:
     """Intrinsics do not show it: a larger board further away looks the same."""
     seen = all_sides(BOARD)
-    views = exact_views(seen)
+    views = projected_views(BOARD, seen)
     larger = [dataclasses.replace(view, points=1.1 * view.points) for view in views.good]
     poses = {
         f"{i}": PLACE @ pose @ (MOUNT.inverse() if carried else hand_eye.STILL) for i, pose in enumerate(seen)

@@ -124,6 +124,12 @@ def _tilt(normals: list[FloatArray]) -> float:
 
 
 def _require_good(found: Intrinsics) -> None:
+    # First: what does not fit makes all that follows uncertain too.
+    if found.error > MAX_ERROR:
+        raise CalibrationError(
+            f"error is {found.error:.2f} pixels (root mean square), must be at most {MAX_ERROR:g}: "
+            "another board than its file says, or not flat?"
+        )
     if found.tilt < MIN_TILT:
         raise CalibrationError(
             f"tilt is {found.tilt:.1f} degrees between the most different boards, must be at least {MIN_TILT:g}"
@@ -133,9 +139,4 @@ def _require_good(found: Intrinsics) -> None:
         raise CalibrationError(
             f"focal length is uncertain by {100 * share:.1f} %, must be at most {100 * MAX_FOCAL_DEVIATION:g} %: "
             "more boards, nearer and tilted to all sides"
-        )
-    if found.error > MAX_ERROR:
-        raise CalibrationError(
-            f"error is {found.error:.2f} pixels (root mean square), must be at most {MAX_ERROR:g}: "
-            "another board than its file says, or not flat?"
         )

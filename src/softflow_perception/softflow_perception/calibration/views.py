@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,10 @@ class BoardTarget:
             )
         if found < MIN_POINTS:
             raise UnusableError(f"{found} corners of the board seen, must be at least {MIN_POINTS}")
-        every = np.asarray(self._opencv.getChessboardCorners(), dtype=np.float64)
-        return every[numbers.ravel()], np.asarray(corners, dtype=np.float64).reshape(-1, 2)
+        points = np.asarray(self._opencv.getChessboardCorners(), dtype=np.float64)[numbers.ravel()]
+        if np.ptp(points[:, :2], axis=0).min() < 0.5 * self._board.square:
+            raise UnusableError(f"the {found} corners seen lie on one line, must be on two at least")
+        return points, np.asarray(corners, dtype=np.float64).reshape(-1, 2)
 
 
 class CubeTarget:
@@ -234,12 +237,19 @@ def _views(pictures: Iterable[tuple[str, Grey | bytes]], target: Target) -> View
 
 
 def _different(views: Views) -> Views:
-    """One view of each place; the many equal ones of a video are no mistake and not reported."""
+    """One view of each place: the many equal ones of a video are no mistake and not reported, unusable ones by kind."""
     kept: list[View] = []
     for view in views.good:
         if all(_distance(view, other) > VIDEO_MOTION * views.width for other in kept):
             kept.append(view)
-    return dataclasses.replace(views, good=kept)
+    kinds: dict[str, list[str]] = {}
+    for name, why in views.unusable.items():
+        kinds.setdefault(re.sub(r"[\d.]+", "", why), []).append(name)
+    unusable = {}
+    for names in kinds.values():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        unusable[f"{names[0]}{more}"] = views.unusable[names[0]]
+    return dataclasses.replace(views, good=kept, unusable=unusable)
 
 
 def _distance(a: View, b: View) -> float:
