@@ -34,6 +34,7 @@ ELSEWHERE = {
     "teleop": "take the hand by the keys of this terminal",
     "key": "make the key that robots and learner share; keystore: keys of DDS-Security",
     "bags": "list, show, check, repair, label, export and import bags",
+    "camera": "calibrate a camera: board to print, intrinsics, place",
 }
 
 

@@ -19,7 +19,7 @@ DISTORTION = 5
 
 
 class CalibrationError(ValueError):
-    """A camera file that cannot be used; the text names file, field, value and bound."""
+    """A camera file, board, pose or set of views that cannot be used; the text names file, field, value and bound."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Calibration of cameras from pictures: intrinsics, and where a camera stands. Plain Python."""
