@@ -112,7 +112,9 @@ class FrameWatch:
                 f"stamp is {offset:+.3f} s off the robot's clock, must be within {self.limits.clock_offset} s"
             )
         elif self.frozen:
-            self.fault = f"{self._equal + 1} equal pictures in a row: frozen, limit {self.limits.frozen_after}"
+            self.fault = (
+                f"{self._equal + 1} equal pictures in a row: frozen, limit {self.limits.frozen_after}"
+            )
         else:
             self.fault = ""
         return self.fault

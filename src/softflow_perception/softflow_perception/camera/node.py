@@ -59,7 +59,7 @@ class CameraNode(SoftflowNode[CameraParameters]):
         self._eye: Any = None
         self._reader: threading.Thread | None = None
         self._stopping = False
-        self._clock, self._health = RobotClock(), CameraHealth()
+        self._robot_clock, self._health = RobotClock(), CameraHealth()
         self.model = self._simulated() if self.params.source == "sim" else self._calibrated()
         base = f"camera/{self.params.name}"
         self.image_pub = self.create_publisher(CompressedImage, f"{base}/image/compressed", stream())
@@ -126,7 +126,7 @@ class CameraNode(SoftflowNode[CameraParameters]):
         return f"camera {self.params.name}: {self._health.why}" if self._health.why else ""
 
     def _on_clock(self, message: Clock) -> None:
-        self._clock.hear(from_stamp(message.clock), time.monotonic())
+        self._robot_clock.hear(from_stamp(message.clock), time.monotonic())
 
     def _read_device(self) -> None:
         """A thread, since a device makes its reader wait; publishing is safe from any thread."""
@@ -157,7 +157,7 @@ class CameraNode(SoftflowNode[CameraParameters]):
             self.refuse("picture", f"camera {self.params.name}: {swapped}")
             self._down(swapped)
             return
-        stamp = self._clock.at(exposed)
+        stamp = self._robot_clock.at(exposed)
         if stamp is None:
             # While the robot's clock stands still, or is not there yet, a picture has no time.
             self.counters["pictures_without_clock"] += 1
@@ -177,6 +177,10 @@ class CameraNode(SoftflowNode[CameraParameters]):
         self.counters["device_losses"] += 1
         self.get_logger().error(f"{error}; trying again")
         self._down(str(error), certain=True)
+        if self._health.why != str(error):
+            # What keeps it down now may be another thing than what it went down for.
+            self._health.why = str(error)
+            self.health_pub.publish(to_health(self.params.name, self._health.why))
         time.sleep(REOPEN)
 
     def close(self) -> None:

@@ -21,9 +21,9 @@ class RobotClock:
         self._heard = (stamp, now)
 
     def at(self, now: float) -> int | None:
-        """Robot time, later with every call; None while the robot's clock is not heard."""
+        """Robot time at a moment, also a recent one; later with every call. None while the robot's clock is not heard."""
         heard = self._heard
         if heard is None or now - heard[1] > GAP:
             return None
-        self._last = max(self._last + 1, heard[0] + round(1e9 * max(0.0, now - heard[1])))
+        self._last = max(self._last + 1, heard[0] + round(1e9 * (now - heard[1])))
         return self._last

@@ -55,6 +55,7 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self.watches: dict[str, FrameWatch] = {}
         self.health = {name: CameraHealth() for name in self.names}
         self._own: dict[str, str] = {}
+        self._told: dict[str, str] = {}
         self._infos: dict[str, CameraInfo] = {}
         self._places: dict[str, PoseStamped] = {}
         self._seen: dict[str, Corners] = {}
@@ -81,11 +82,10 @@ class PoseNode(SoftflowNode[PoseParameters]):
             )
 
     def poll(self) -> float:
-        """Say which camera has gone silent."""
+        """Look for cameras that have gone silent."""
         for name in self.names:
             silent = self.watches[name].check(self._now) if name in self.watches and self._now else ""
             if silent:
-                self.refuse(f"silence_{name}", silent)
                 self._bad(name, silent, certain=True)
         return 0.2
 
@@ -98,25 +98,27 @@ class PoseNode(SoftflowNode[PoseParameters]):
         return {name: self._own.get(name, "") or self.health[name].why for name in self.names}
 
     def _on_own_health(self, name: str, message: DiagnosticStatus) -> None:
-        before = self._own.get(name, "")
         self._own[name] = message.message if message.level != DiagnosticStatus.OK else ""
-        if self._own[name] and not before:
-            self.counters[f"faults_{name}"] += 1
         self._say_health()
 
     def _bad(self, name: str, fault: str, certain: bool = False) -> None:
         if self.health[name].bad(fault, certain):
-            self.counters[f"faults_{name}"] += 1
             self._say_health()
 
     def _say_health(self) -> None:
         """For whoever lets the policy act and learn, and for those who come later."""
-        message = DiagnosticArray(status=[to_health(name, why) for name, why in self._why().items()])
+        before, why = self._told, self._why()
+        if why == before:
+            return
+        self._told = why
+        for name in self.names:
+            self.counters[f"faults_{name}"] += bool(why[name] and not before.get(name))
+        message = DiagnosticArray(status=[to_health(name, text) for name, text in why.items()])
         message.header.stamp = to_stamp(self._now)
         self.health_pub.publish(message)
         if self.fault():
             self.get_logger().error(self.fault())
-        else:
+        elif any(before.values()):
             self.get_logger().info("all cameras are well")
 
     def _on_clock(self, message: Clock) -> None:
