@@ -41,7 +41,10 @@ class ColourMark:
     """[1/255]"""
 
     def fault(self, image: NDArray[np.uint8]) -> str:
-        """Whether red and blue of a picture (H, W, 3) are swapped, in words; empty when they are not, or it is too dark."""
+        """Whether red and blue of a picture (H, W, 3) are swapped, in words; empty when they are not.
+
+        Too little light, or a hand in front, is no fault.
+        """
         top, left = max(0, self.v - MARK_HALF), max(0, self.u - MARK_HALF)
         patch = image[top : self.v + MARK_HALF + 1, left : self.u + MARK_HALF + 1]
         found, wanted = patch.mean(axis=(0, 1)), self.rgb[0] - self.rgb[2]

@@ -155,7 +155,10 @@ class CameraHealth:
     _good: int = 0
 
     def bad(self, fault: str, certain: bool = False) -> bool:
-        """A picture that must not be used, or none; `certain`: it took its time to show. Whether it has just gone down."""
+        """A picture that must not be used, or none; whether the camera has just gone down.
+
+        `certain`: the fault took its time to show, and once is enough.
+        """
         self._good = 0
         self._bad += 1
         if self.why or not (certain or self._bad >= BAD_AFTER):

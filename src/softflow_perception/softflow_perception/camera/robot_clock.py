@@ -21,7 +21,10 @@ class RobotClock:
         self._heard = (stamp, now)
 
     def at(self, now: float) -> int | None:
-        """Robot time at a moment, also a recent one; later with every call. None while the robot's clock is not heard."""
+        """Robot time at a moment, now or just before; later with every call.
+
+        None while the robot's clock is not heard.
+        """
         heard = self._heard
         if heard is None or now - heard[1] > GAP:
             return None
