@@ -13,17 +13,23 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from softflow_msgs.msg import EpisodeEvent
 
 from softflow_bringup.bench.eyes.video import TASK, scene, write_video
 from softflow_bringup.bench.system import until
 from softflow_bringup.graph import GraphDescription, load_graph
 from softflow_bringup.supervisor import Supervisor
-from softflow_node.node import latched, reliable
-from softflow_perception.camera.frames import RGBImage
+from softflow_node.messages import to_stamp
+from softflow_node.node import latched, reliable, stream
+from softflow_perception.camera.frames import FORMAT, RGBImage, encode_jpeg
+from softflow_perception.camera.messages import to_camera_info, to_camera_pose, to_image
+from softflow_perception.camera_model import CameraModel, load_camera
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 NODES = "hand_driver", "camera", "pose", "perception", "episode_manager"
@@ -31,11 +37,33 @@ RATE = 30.0
 TIMEOUT = 60.0
 
 
+class ForeignCamera:
+    """Another driver's camera: its messages, and the clock of a robot that stands by."""
+
+    def __init__(self, node: Node, model: CameraModel) -> None:
+        base = "/hand0/camera/front"
+        self.clock = node.create_publisher(Clock, "/hand0/clock", reliable(10))
+        self.image = node.create_publisher(CompressedImage, f"{base}/image/compressed", stream())
+        self.info = node.create_publisher(CameraInfo, f"{base}/camera_info", latched())
+        self.pose = node.create_publisher(PoseStamped, f"{base}/pose", latched())
+        self.info.publish(to_camera_info(model))
+        self.pose.publish(to_camera_pose(model))
+        self.stamp = 0
+
+    def send(self, picture: RGBImage, text: str) -> None:
+        """A picture of the next instant whose `format` is `text`."""
+        self.stamp += round(1e9 / RATE)
+        self.clock.publish(Clock(clock=to_stamp(self.stamp)))
+        message = to_image("front", encode_jpeg(picture, 90), self.stamp)
+        message.format = text
+        self.image.publish(message)
+
+
 class Watcher:
     """Sees episodes and diagnostics."""
 
     def __init__(self, context: Context) -> None:
-        node = Node("watcher", context=context)
+        self.node = node = Node("watcher", context=context)
         self.executor = SingleThreadedExecutor(context=context)
         self.executor.add_node(node)
         self.events: list[EpisodeEvent] = []
@@ -179,3 +207,28 @@ def test_stamps_off_the_robots_clock_let_no_episode_begin(
         assert len(watcher.events) == begun and not watcher.runs()
     (cut,) = watcher.ended("off the robot's clock")
     assert cut.kind == (EpisodeEvent.TRUNCATED if cut.last_step else EpisodeEvent.DISCARDED)
+
+
+def test_another_drivers_pictures_in_a_wrong_format_or_size_are_named(
+    watcher: Watcher, pictures: tuple[list[RGBImage], Path], tmp_path: Path
+) -> None:
+    good, calibration = pictures
+    camera = ForeignCamera(watcher.node, load_camera(calibration))
+    pose = graph(tmp_path / "run", tmp_path, calibration).only(["pose"])
+
+    def told(part: str, picture: Sequence[RGBImage], text: str) -> Callable[[], bool]:
+        def sent_and_said() -> bool:
+            camera.send(picture[camera.stamp % len(picture)], text)
+            status = watcher.diagnostics.get("/hand0/pose", DiagnosticStatus())
+            return bool(status.message) and part in status.message
+
+        return sent_and_said
+
+    small = [np.ascontiguousarray(picture[:240, :320]) for picture in good]
+    with Supervisor(pose, log_directory=tmp_path / "log"):
+        watcher.wait(lambda: camera.image.get_subscription_count(), "the pose node is there")
+        watcher.wait(told("camera front: format is 'h264', must be such as", good, "h264"), "format")
+        watcher.wait(told("inputs refused", good, FORMAT), "well again: what was refused is only a warning")
+        watcher.wait(told("picture is 320x240, the calibration is for 640x480", small, FORMAT), "size")
+    assert watcher.count("pose", "faults_front") == 2
+    assert "format is 'h264'" in (tmp_path / "log" / "pose.log").read_text()

@@ -37,8 +37,8 @@ class ColourMark:
     """[pixels] column"""
     v: int
     """[pixels] row"""
-    rgb: tuple[int, int, int]
-    """[1/255]"""
+    rgb: tuple[int, ...]
+    """(3,) [1/255]"""
 
     def fault(self, image: NDArray[np.uint8]) -> str:
         """Whether red and blue of a picture (H, W, 3) are swapped, in words; empty when they are not.
