@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from softflow_node.files import write_atomically
 from softflow_perception.rotations import FloatArray, from_quaternion, to_quaternion
@@ -18,8 +19,44 @@ DISTORTION = 5
 """k1 k2 p1 p2 k3, ROS's plumb_bob."""
 
 
+COLOUR_DIFFERENCE = 60
+"""[1/255] between red and blue, at least, of a mark that tells one from the other."""
+MARK_HALF = 4
+"""[pixels] half the edge of the square over which a mark's colour is taken."""
+
+
 class CalibrationError(ValueError):
     """A camera file, board, pose or set of views that cannot be used; the text names file, field, value and bound."""
+
+
+@dataclass(frozen=True)
+class ColourMark:
+    """A place in the picture whose colour is known and that nothing hides, such as a red sticker on the table."""
+
+    u: int
+    """[pixels] column"""
+    v: int
+    """[pixels] row"""
+    rgb: tuple[int, ...]
+    """(3,) [1/255]"""
+
+    def fault(self, image: NDArray[np.uint8]) -> str:
+        """Whether red and blue of a picture (H, W, 3) are swapped, in words; empty when they are not.
+
+        Too little light, or a hand in front, is no fault.
+        """
+        top, left = max(0, self.v - MARK_HALF), max(0, self.u - MARK_HALF)
+        patch = image[top : self.v + MARK_HALF + 1, left : self.u + MARK_HALF + 1]
+        found, wanted = patch.mean(axis=(0, 1)), self.rgb[0] - self.rgb[2]
+        difference = float(found[0] - found[2])
+        if difference * np.sign(wanted) > -COLOUR_DIFFERENCE / 2:
+            return ""
+        r, g, b = (round(float(value)) for value in found)
+        bound = f"{'above -' if wanted > 0 else 'below +'}{COLOUR_DIFFERENCE // 2}"
+        return (
+            f"mark at ({self.u}, {self.v}) is rgb ({r}, {g}, {b}): red - blue is {difference:+.0f}, must be {bound} "
+            f"({wanted:+d} in the camera file): BGR sent as RGB"
+        )
 
 
 @dataclass(frozen=True)
@@ -39,6 +76,8 @@ class CameraModel:
     """(3, 3), base from camera: a point x in the camera's frame is `rotation @ x + position` in the base's."""
     position: FloatArray = field(default_factory=lambda: np.zeros(3))
     """[m] (3,)"""
+    mark: ColourMark | None = None
+    """Where a picture shows whether red and blue are swapped; None: nobody looks."""
 
     def __post_init__(self) -> None:
         for name, size in (("width", self.width), ("height", self.height)):
@@ -61,6 +100,25 @@ class CameraModel:
                 f"camera {self.name}: focal lengths are {self.matrix[0, 0]}, {self.matrix[1, 1]}, must be above 0"
             )
 
+        if self.mark is not None:
+            self._check_mark(self.mark)
+
+    def _check_mark(self, mark: ColourMark) -> None:
+        for name, value, size in (("u", mark.u, self.width), ("v", mark.v, self.height)):
+            if not 0 <= value < size:
+                raise CalibrationError(
+                    f"camera {self.name}: mark.{name} is {value}, must be in [0, {size - 1}]"
+                )
+        if len(mark.rgb) != 3 or not all(0 <= value <= 255 for value in mark.rgb):
+            raise CalibrationError(
+                f"camera {self.name}: mark.rgb is {list(mark.rgb)}, must be 3 values in [0, 255]"
+            )
+        if abs(mark.rgb[0] - mark.rgb[2]) < COLOUR_DIFFERENCE:
+            raise CalibrationError(
+                f"camera {self.name}: mark.rgb is {list(mark.rgb)}, red and blue must differ by at least "
+                f"{COLOUR_DIFFERENCE}"
+            )
+
     @property
     def hash(self) -> str:
         """Sha256 (hex) of all numbers."""
@@ -69,6 +127,7 @@ class CameraModel:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML."""
+        mark = self.mark
         return {
             "name": self.name,
             "width": self.width,
@@ -77,6 +136,7 @@ class CameraModel:
             "distortion": [float(v) for v in self.distortion],
             "position": [float(v) for v in self.position],
             "quaternion": [float(v) for v in to_quaternion(self.rotation)],
+            **({"mark": {"u": mark.u, "v": mark.v, "rgb": list(mark.rgb)}} if mark else {}),
         }
 
     def save(self, path: Path) -> None:
@@ -85,6 +145,7 @@ class CameraModel:
 
 
 _FIELDS = ("name", "width", "height", "matrix", "distortion", "position", "quaternion")
+_OPTIONAL = ("mark",)
 
 
 def load_camera(path: Path) -> CameraModel:
@@ -104,8 +165,9 @@ def load_camera(path: Path) -> CameraModel:
         if name not in content:
             raise CalibrationError(f"{path}: {name} is missing")
     for name in content:
-        if name not in _FIELDS:
-            raise CalibrationError(f"{path}: unknown key {name!r}; known: {', '.join(_FIELDS)}")
+        if name not in (*_FIELDS, *_OPTIONAL):
+            known = ", ".join((*_FIELDS, *_OPTIONAL))
+            raise CalibrationError(f"{path}: unknown key {name!r}; known: {known}")
     try:
         return CameraModel(
             str(content["name"]),
@@ -115,6 +177,15 @@ def load_camera(path: Path) -> CameraModel:
             np.array(content["distortion"], dtype=np.float64),
             from_quaternion(np.array(content["quaternion"], dtype=np.float64)),
             np.array(content["position"], dtype=np.float64),
+            _to_mark(content.get("mark")),
         )
     except (ValueError, TypeError) as error:
         raise CalibrationError(f"{path}: {error}") from error
+
+
+def _to_mark(content: Any) -> ColourMark | None:
+    if content is None:
+        return None
+    if not isinstance(content, dict) or set(content) != {"u", "v", "rgb"}:
+        raise ValueError(f"mark is {content!r}, must be a mapping of u, v and rgb")
+    return ColourMark(int(content["u"]), int(content["v"]), tuple(int(value) for value in content["rgb"]))

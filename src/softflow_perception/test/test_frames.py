@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 from softflow_perception.camera.frames import (
+    BAD_AFTER,
     FORMAT,
+    GOOD_AFTER,
+    CameraHealth,
     FrameError,
     FrameLimits,
     FrameWatch,
@@ -18,8 +22,9 @@ from softflow_perception.camera.frames import (
     decode_grey,
     encode_jpeg,
 )
+from softflow_perception.camera.robot_clock import GAP, RobotClock
 from softflow_perception.camera.sources import CaptureSource, SourceError
-from softflow_perception.camera_model import CalibrationError, CameraModel, load_camera
+from softflow_perception.camera_model import CalibrationError, CameraModel, ColourMark, load_camera
 from softflow_perception.rotations import exp
 
 SECOND = 1_000_000_000
@@ -74,6 +79,59 @@ def test_a_camera_that_is_not_well_is_named() -> None:
     assert silent.picture(3 * SECOND + 1, 3 * SECOND + 1, (64, 48), b"back") == ""
 
 
+def test_silence_is_measured_on_the_robots_clock() -> None:
+    made = FrameWatch(FrameLimits(64, 48))
+    assert [made.check(t * SECOND) for t in (3, 3, 8)] == ["", "", ""], (
+        "a clock that stands still misses nothing"
+    )
+    assert "no picture for 5.50 s, limit 5.0 s" in made.check(8 * SECOND + SECOND // 2)
+    assert made.picture(9 * SECOND, 9 * SECOND, (64, 48), b"first") == ""
+    assert made.check(0) == "", "a clock that begins anew"
+    assert made.picture(1, 1, (64, 48), b"second") == ""
+    assert made.repeats(1) and not made.repeats(2)
+
+
+def test_a_camera_is_down_when_a_fault_lasts_and_well_when_good_pictures_do() -> None:
+    health = CameraHealth()
+    assert [health.bad("size") for _ in range(BAD_AFTER + 1)] == [*[False] * (BAD_AFTER - 1), True, False]
+    assert (health.why, health.faults) == ("size", 1)
+    assert [health.good() for _ in range(GOOD_AFTER)] == [*[False] * (GOOD_AFTER - 1), True]
+    assert health.why == "" and not health.good()
+    assert health.bad("frozen", certain=True) and health.why == "frozen"
+    for _ in range(GOOD_AFTER - 1):
+        health.good()
+    assert not health.bad("size") and not health.good() and health.why == "frozen", (
+        "counted from the last bad one"
+    )
+    other = CameraHealth()
+    for _ in range(3 * BAD_AFTER):
+        assert not other.bad("once"), "single bad pictures among good ones"
+        other.good()
+
+
+def test_the_robots_clock_goes_on_between_its_words() -> None:
+    clock = RobotClock()
+    assert clock.at(7.0) is None
+    clock.hear(2 * SECOND, 7.0)
+    assert clock.at(7.25) == 2 * SECOND + SECOND // 4
+    assert clock.at(7.0) == 2 * SECOND + SECOND // 4 + 1, "stamps never go back"
+    clock.hear(4 * SECOND, 9.0)
+    assert clock.at(8.6) == 4 * SECOND - 400_000_000, "a picture that was long on its way"
+    assert clock.at(9.0 + 2 * GAP) is None, "the world stands still"
+    clock.hear(SECOND, 11.0)
+    assert clock.at(11.0) == SECOND, "a robot that was started again"
+
+
+def test_red_and_blue_that_are_swapped_show_at_the_mark() -> None:
+    red = ColourMark(10, 10, (220, 20, 30))
+    assert red.fault(golden()) == ""
+    assert "red - blue is -220, must be above -30 (+190 in" in red.fault(golden()[..., ::-1])
+    blue = ColourMark(60, 2, (10, 20, 200))
+    assert blue.fault(golden()) == ""
+    assert "red - blue is +200, must be below +30 (-190 in" in blue.fault(golden()[..., ::-1])
+    assert red.fault(np.zeros((48, 64, 3), np.uint8)) == "", "in the dark nobody knows"
+
+
 def test_equal_pictures_in_a_row_are_a_camera_that_hangs() -> None:
     made, faults = watch(), []
     for i in range(2, 7):
@@ -111,6 +169,9 @@ def camera() -> CameraModel:
 
 def test_a_camera_file_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "camera.yaml"
+    marked = dataclasses.replace(camera(), mark=ColourMark(3, 4, (200, 10, 20)))
+    marked.save(path)
+    assert load_camera(path).mark == marked.mark and marked.hash != camera().hash
     camera().save(path)
     back = load_camera(path)
     np.testing.assert_allclose(back.rotation, camera().rotation, atol=1e-12)
@@ -145,6 +206,10 @@ def test_a_camera_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, w
         ("distortion: [.nan, 0, 0, 0, 0]", "distortion is"),
         ("quaternion: [0, 0, 0, 0]", "quaternion is"),
         ("colour: red", "unknown key 'colour'"),
+        ("mark: red", "mark is 'red', must be a mapping"),
+        ("mark: {u: 64, v: 0, rgb: [200, 0, 0]}", r"mark.u is 64, must be in \[0, 63\]"),
+        ("mark: {u: 6, v: 0, rgb: [200, 0]}", "must be 3 values"),
+        ("mark: {u: 6, v: 0, rgb: [200, 0, 180]}", "red and blue must differ by at least 60"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(tmp_path: Path, change: str, words: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.task import Future
 from softflow_msgs.action import ResetScene
@@ -20,6 +21,7 @@ from softflow_msgs.msg import EpisodeEvent, HandDescription, HandHealth, Observa
 from softflow_node.messages import floats32, numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
+from softflow_tasks.camera_watch import CameraWatch, why_blind
 from softflow_tasks.episode import MODES, Episode, OutOfOrderError, episode_seed
 from softflow_tasks.hand_watch import HandWatch, Retry, why_not
 from softflow_tasks.progress import EpisodeCount
@@ -76,7 +78,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._count = EpisodeCount(path, os.environ.get(RUN_ID, ""), self.params.first_index)
         self._labelled = 0
         self._described = False
-        self._hand, self._retry = HandWatch(), Retry(*RESET_PAUSES)
+        self._hand, self._cameras = HandWatch(), CameraWatch()
+        self._retry = Retry(*RESET_PAUSES)
         self._reset_error = ""
         self._unseen, self._unseen_step = 0, 0
         self._robot_stamp = Time()
@@ -85,16 +88,18 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self.label_pub = self.create_recorded_publisher(RewardLabel, "reward_label")
         self.create_subscription(Observation, "observation", self._on_observation, stream())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
+        self.create_subscription(DiagnosticArray, "camera_health", self._on_cameras, latched())
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
         self._reset = ActionClient(self, ResetScene, "reset_scene")
 
     def poll(self) -> float:
-        """Start the next episode when none runs and the hand is well; look for a stall."""
+        """Start the next episode when none runs and hand and cameras are well; look for a stall."""
         now = time.monotonic()
-        if reminder := self._hand.reminder(now):
-            self.get_logger().error(reminder)
+        for watch in (self._hand, self._cameras):
+            if reminder := watch.reminder(now):
+                self.get_logger().error(reminder)
         if self.episode is None:
-            if not self._hand.why and now >= self._retry.due:
+            if not self._hand.why and not self._cameras.why and now >= self._retry.due:
                 self._begin()
         elif now - self._last_seen > self.params.stall_timeout:
             self.get_logger().error(f"no observation for {self.params.stall_timeout} s: episode is discarded")
@@ -103,7 +108,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
 
     def fault(self) -> str:
         """Why no episode is played."""
-        return self._hand.text() or self._reset_error
+        return self._hand.text() or self._cameras.text() or self._reset_error
 
     def _begin(self) -> None:
         p = self.params
@@ -193,13 +198,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self.counters["observations_without_sight"] += 1
         if self._unseen <= self.params.unseen_limit * self.task.control_hz:
             return False
-        assert self.episode is not None
-        if self.episode.steps:
-            self._label()
-        self._end(
-            EpisodeEvent.TRUNCATED if self.episode.steps else EpisodeEvent.DISCARDED,
-            f"{names[0]} out of sight",
-        )
+        self._cut(f"{names[0]} out of sight")
         return True
 
     def _on_health(self, message: HandHealth) -> None:
@@ -211,7 +210,25 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         elif before and not why:
             self._retry.succeeded()
             self.get_logger().info(f"the hand is well again after: {before}")
-        if not why or self.episode is None:
+        if why:
+            self._cut(why)
+
+    def _on_cameras(self, message: DiagnosticArray) -> None:
+        """While a camera is down nobody knows what happens: as with a hand that is down."""
+        before = self._cameras.why
+        faults = {s.name: s.message if s.level != DiagnosticStatus.OK else "" for s in message.status}
+        why = why_blind(faults)
+        if self._cameras.look(why, time.monotonic()):
+            self.counters["camera_stops"] += 1
+            self.get_logger().error(f"{self._cameras.text()}; no new episode until then")
+        elif before and not why:
+            self.get_logger().info(f"the cameras are well again after: {before}")
+        if why:
+            self._cut(why)
+
+    def _cut(self, why: str) -> None:
+        """What was judged before is worth learning from; an episode without a step is not."""
+        if self.episode is None:
             return
         judged = self.episode.steps > 0
         if judged:

@@ -12,6 +12,7 @@ from softflow_bringup.domain import private_domain
 BENCHMARKS = {
     "control": "softflow_bringup.bench.control",
     "experience": "softflow_bringup.bench.experience",
+    "eyes": "softflow_bringup.bench.eyes.command",
     "faults": "softflow_bringup.bench.faults",
     "handover": "softflow_bringup.bench.handover",
     "latency": "softflow_bringup.bench.latency",

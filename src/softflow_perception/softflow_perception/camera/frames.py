@@ -67,6 +67,8 @@ class FrameLimits:
     """Equal pictures in a row: a real sensor's noise never repeats."""
     stale_after: float = 0.5
     """[s] without a picture"""
+    first_within: float = 5.0
+    """[s] from the first look at the robot's clock to the first picture"""
     clock_offset: float = 0.2
     """[s] between a picture's stamp and the robot's clock"""
 
@@ -78,8 +80,18 @@ class FrameWatch:
         self.limits = limits
         self.fault = "no picture yet"
         self._last: int | None = None
+        self._since: int | None = None
         self._mark = 0
         self._equal = 0
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the last pictures were all equal."""
+        return self._equal >= self.limits.frozen_after
+
+    def repeats(self, stamp: int) -> bool:
+        """Whether a picture of this stamp [ns] is the last one, sent again: a world that waits repeats its state."""
+        return stamp == self._last
 
     def picture(self, stamp: int, now: int, size: tuple[int, int], data: bytes) -> str:
         """Take in a picture of `size` (width, height) as it came over the wire; stamps [ns], robot clock.
@@ -99,14 +111,67 @@ class FrameWatch:
             self.fault = (
                 f"stamp is {offset:+.3f} s off the robot's clock, must be within {self.limits.clock_offset} s"
             )
-        elif self._equal >= self.limits.frozen_after:
-            self.fault = f"{self._equal + 1} equal pictures in a row: frozen"
+        elif self.frozen:
+            self.fault = (
+                f"{self._equal + 1} equal pictures in a row: frozen, limit {self.limits.frozen_after}"
+            )
         else:
             self.fault = ""
         return self.fault
 
     def check(self, now: int) -> str:
-        """The fault at a time [ns] at which no picture came."""
-        if self._last is not None and (now - self._last) / 1e9 > self.limits.stale_after:
-            self.fault = f"no picture for {(now - self._last) / 1e9:.2f} s, limit {self.limits.stale_after} s"
+        """Why there are no pictures at a time [ns] on the robot's clock; empty while they come, or may still come.
+
+        The world's clock may stand still: nothing is missed then.
+        """
+        if self._since is None:
+            self._since = now
+        elif now < self._since:
+            # The robot's clock was started again: stamps of the one before say nothing.
+            self._since, self._last = now, None
+        if self._last is not None:
+            silent, limit = (now - self._last) / 1e9, self.limits.stale_after
+        else:
+            silent, limit = (now - self._since) / 1e9, self.limits.first_within
+        if silent <= limit:
+            return ""
+        self.fault = f"no picture for {silent:.2f} s, limit {limit} s"
         return self.fault
+
+
+BAD_AFTER, GOOD_AFTER = 3, 10
+"""Pictures in a row: one bad picture is left out, more are a camera that is down, until so many good ones came."""
+
+
+@dataclass
+class CameraHealth:
+    """Whether a camera may be relied on. What is seen once is not acted upon; what lasts is, and ends as slowly."""
+
+    why: str = ""
+    """What it went down for; empty while it is well, and before anything is known."""
+    faults: int = 0
+    """How often it went down."""
+    _bad: int = 0
+    _good: int = 0
+
+    def bad(self, fault: str, certain: bool = False) -> bool:
+        """A picture that must not be used, or none; whether the camera has just gone down.
+
+        `certain`: the fault took its time to show, and once is enough.
+        """
+        self._good = 0
+        self._bad += 1
+        if self.why or not (certain or self._bad >= BAD_AFTER):
+            return False
+        self.why = fault
+        self.faults += 1
+        return True
+
+    def good(self) -> bool:
+        """A picture that can be used. Whether the camera has just become well."""
+        self._bad = 0
+        self._good += 1
+        if not self.why or self._good < GOOD_AFTER:
+            return False
+        self.why = ""
+        return True

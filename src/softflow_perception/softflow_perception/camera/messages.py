@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
@@ -19,6 +20,12 @@ BASE_FRAME = "hand_base"
 def frame_of(name: str) -> str:
     """The optical frame of a camera."""
     return f"camera_{name}_optical"
+
+
+def to_health(name: str, why: str) -> DiagnosticStatus:
+    """`why` a camera must not be relied on; empty: it may be."""
+    level = DiagnosticStatus.ERROR if why else DiagnosticStatus.OK
+    return DiagnosticStatus(level=level, name=f"camera {name}", message=why)
 
 
 def to_image(name: str, jpeg: bytes, stamp: int) -> CompressedImage:

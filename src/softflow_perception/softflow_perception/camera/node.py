@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from softflow_msgs.msg import HandState, ObjectState
 
 from softflow_node.messages import from_stamp, numpy32
-from softflow_node.node import SoftflowNode, latched, run_node, stream
+from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_perception.alignment import Aligned, Aligner
-from softflow_perception.camera.frames import RGBImage, encode_jpeg
-from softflow_perception.camera.messages import to_camera_info, to_camera_pose, to_image
+from softflow_perception.camera.frames import CameraHealth, RGBImage, encode_jpeg
+from softflow_perception.camera.messages import to_camera_info, to_camera_pose, to_health, to_image
+from softflow_perception.camera.robot_clock import RobotClock
 from softflow_perception.camera.sources import CaptureSource, SourceError
 from softflow_perception.camera_model import CameraModel, load_camera
 from softflow_perception.messages import to_object_sample
@@ -42,24 +45,30 @@ class CameraParameters:
     device: str = bounded("/dev/video0", doc="device, its number, or a video file")
     calibration: str = bounded("", doc="camera file (YAML) of a device: intrinsics and place")
     rate: float = bounded(30.0, low=0.1, high=1000.0, unit="Hz", doc="of a device")
+    delay: float = bounded(
+        0.0, low=0.0, high=1.0, unit="s", doc="of a device, from the exposure to the picture's arrival"
+    )
     quality: int = bounded(90, low=1, high=100, doc="of the JPEG pictures")
 
 
 class CameraNode(SoftflowNode[CameraParameters]):
-    """Simulated pictures carry the stamp of the state they show; a device's, the time its frame came."""
+    """Simulated pictures carry the stamp of the state they show; a device's, the robot time of its exposure."""
 
     def __init__(self) -> None:
         super().__init__("camera", CameraParameters)
         self._eye: Any = None
         self._reader: threading.Thread | None = None
         self._stopping = False
+        self._robot_clock, self._health = RobotClock(), CameraHealth()
         self.model = self._simulated() if self.params.source == "sim" else self._calibrated()
         base = f"camera/{self.params.name}"
         self.image_pub = self.create_publisher(CompressedImage, f"{base}/image/compressed", stream())
         self.info_pub = self.create_publisher(CameraInfo, f"{base}/camera_info", latched())
         self.pose_pub = self.create_publisher(PoseStamped, f"{base}/pose", latched())
+        self.health_pub = self.create_publisher(DiagnosticStatus, f"{base}/health", latched())
         self.info_pub.publish(to_camera_info(self.model))
         self.pose_pub.publish(to_camera_pose(self.model))
+        self.create_subscription(Clock, "clock", self._on_clock, reliable(10))
         if self.params.source == "sim":
             self._watch_scene()
         else:
@@ -112,6 +121,13 @@ class CameraNode(SoftflowNode[CameraParameters]):
         self.image_pub.publish(to_image(self.params.name, encode_jpeg(image, self.params.quality), stamp))
         self.counters["pictures"] += 1
 
+    def fault(self) -> str:
+        """Why the pictures must not be used."""
+        return f"camera {self.params.name}: {self._health.why}" if self._health.why else ""
+
+    def _on_clock(self, message: Clock) -> None:
+        self._robot_clock.hear(from_stamp(message.clock), time.monotonic())
+
     def _read_device(self) -> None:
         """A thread, since a device makes its reader wait; publishing is safe from any thread."""
         p, m = self.params, self.model
@@ -125,7 +141,7 @@ class CameraNode(SoftflowNode[CameraParameters]):
             try:
                 while not self._stopping:
                     image = source.read()
-                    self._publish(image, self.get_clock().now().nanoseconds)
+                    self._take(image, time.monotonic() - p.delay)
                     if source.recorded:
                         due += 1.0 / p.rate
                         time.sleep(max(0.0, due - time.monotonic()))
@@ -134,9 +150,37 @@ class CameraNode(SoftflowNode[CameraParameters]):
             finally:
                 source.close()
 
+    def _take(self, image: RGBImage, exposed: float) -> None:
+        """A device's picture, exposed at a time [s] on the host's clock."""
+        swapped = self.model.mark.fault(image) if self.model.mark else ""
+        if swapped:
+            self.refuse("picture", f"camera {self.params.name}: {swapped}")
+            self._down(swapped)
+            return
+        stamp = self._robot_clock.at(exposed)
+        if stamp is None:
+            # While the robot's clock stands still, or is not there yet, a picture has no time.
+            self.counters["pictures_without_clock"] += 1
+        else:
+            self._publish(image, stamp)
+        if self._health.good():
+            self.get_logger().info(f"camera {self.params.name} is well again")
+            self.health_pub.publish(to_health(self.params.name, ""))
+
+    def _down(self, fault: str, certain: bool = False) -> None:
+        if self._health.bad(fault, certain):
+            self.counters["faults"] += 1
+            self.get_logger().error(self.fault())
+            self.health_pub.publish(to_health(self.params.name, self._health.why))
+
     def _lost(self, error: SourceError) -> None:
         self.counters["device_losses"] += 1
         self.get_logger().error(f"{error}; trying again")
+        self._down(str(error), certain=True)
+        if self._health.why != str(error):
+            # What keeps it down now may be another thing than what it went down for.
+            self._health.why = str(error)
+            self.health_pub.publish(to_health(self.params.name, self._health.why))
         time.sleep(REOPEN)
 
     def close(self) -> None:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from softflow_msgs.msg import HandState, ObjectState
 
-from softflow_node.messages import from_stamp
+from softflow_node.messages import from_stamp, to_stamp
 from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
-from softflow_perception.camera.frames import FrameLimits, FrameWatch, check_format, decode_grey
-from softflow_perception.camera.messages import from_camera
+from softflow_perception.camera.frames import CameraHealth, FrameLimits, FrameWatch, check_format, decode_grey
+from softflow_perception.camera.messages import from_camera, to_health
 from softflow_perception.camera_model import CameraModel
 from softflow_perception.fiducial import Corners, TagDetector, estimate
 from softflow_perception.pose.messages import to_object_state
@@ -52,6 +53,9 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self.tags = cube_tags.tag_corners()
         self.cameras: dict[str, CameraModel] = {}
         self.watches: dict[str, FrameWatch] = {}
+        self.health = {name: CameraHealth() for name in self.names}
+        self._own: dict[str, str] = {}
+        self._told: dict[str, str] = {}
         self._infos: dict[str, CameraInfo] = {}
         self._places: dict[str, PoseStamped] = {}
         self._seen: dict[str, Corners] = {}
@@ -61,10 +65,14 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self._episode = ""
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self.pub = self.create_recorded_publisher(ObjectState, "object_seen")
+        self.health_pub = self.create_publisher(DiagnosticArray, "camera_health", latched())
         self.create_subscription(HandState, "hand_state", self._on_hand, stream())
         self.create_subscription(Clock, "clock", self._on_clock, reliable(10))
         for name in self.names:
             base = f"camera/{name}"
+            self.create_subscription(
+                DiagnosticStatus, f"{base}/health", partial(self._on_own_health, name), latched()
+            )
             self.create_subscription(
                 CameraInfo, f"{base}/camera_info", partial(self._on_info, name), latched()
             )
@@ -74,12 +82,44 @@ class PoseNode(SoftflowNode[PoseParameters]):
             )
 
     def poll(self) -> float:
-        """Say which camera has gone silent."""
-        for name, watch in self.watches.items():
-            silent = watch.check(self._now)
-            if silent.startswith("no picture for"):
-                self.refuse(f"silence_{name}", silent)
+        """Look for cameras that have gone silent."""
+        for name in self.names:
+            silent = self.watches[name].check(self._now) if name in self.watches and self._now else ""
+            if silent:
+                self._bad(name, silent, certain=True)
         return 0.2
+
+    def fault(self) -> str:
+        """Which cameras must not be relied on, and why."""
+        return "; ".join(f"camera {name}: {why}" for name, why in self._why().items() if why)
+
+    def _why(self) -> dict[str, str]:
+        """What a camera's own node says comes first: that there are no pictures is a consequence."""
+        return {name: self._own.get(name, "") or self.health[name].why for name in self.names}
+
+    def _on_own_health(self, name: str, message: DiagnosticStatus) -> None:
+        self._own[name] = message.message if message.level != DiagnosticStatus.OK else ""
+        self._say_health()
+
+    def _bad(self, name: str, fault: str, certain: bool = False) -> None:
+        if self.health[name].bad(fault, certain):
+            self._say_health()
+
+    def _say_health(self) -> None:
+        """For whoever lets the policy act and learn, and for those who come later."""
+        before, why = self._told, self._why()
+        if why == before:
+            return
+        self._told = why
+        for name in self.names:
+            self.counters[f"faults_{name}"] += bool(why[name] and not before.get(name))
+        message = DiagnosticArray(status=[to_health(name, text) for name, text in why.items()])
+        message.header.stamp = to_stamp(self._now)
+        self.health_pub.publish(message)
+        if self.fault():
+            self.get_logger().error(self.fault())
+        elif any(before.values()):
+            self.get_logger().info("all cameras are well")
 
     def _on_clock(self, message: Clock) -> None:
         self._now = from_stamp(message.clock)
@@ -114,15 +154,21 @@ class PoseNode(SoftflowNode[PoseParameters]):
             self.counters["pictures_without_calibration"] += 1
             return
         stamp, data = from_stamp(message.header.stamp), bytes(message.data)
+        if watch.repeats(stamp):
+            self.counters["repeated_pictures"] += 1
+            return
         try:
             check_format(message.format)
             grey = decode_grey(data)
             fault = watch.picture(stamp, self._now or stamp, (grey.shape[1], grey.shape[0]), data)
             if fault:
-                raise ValueError(f"camera {name}: {fault}")
+                raise ValueError(fault)
         except ValueError as error:
-            self.refuse("image", error)
+            self.refuse("image", f"camera {name}: {error}")
+            self._bad(name, str(error), certain=watch.frozen)
             return
+        if self.health[name].good():
+            self._say_health()
         if stamp > self._stamp and self._seen:
             self.counters["incomplete_instants"] += 1
             self._finish()

@@ -1,0 +1,1 @@
+"""Cameras and the way from a picture to an observation, measured."""
