@@ -1,7 +1,7 @@
 """From camera to observation: added latency, pictures lost, and what each process takes of the machine.
 
 A recorded video at 640x480 stands in for the device, and this process for the hand: it says clock and state.
-A picture is stamped when it comes from the source; what follows is encoding, transport, decoding, tags, filter, alignment.
+A picture is stamped when it comes from the source: then come encoding, transport, decoding, tags, filter.
 """
 
 from __future__ import annotations
