@@ -50,10 +50,14 @@ class ForeignCamera:
         self.pose.publish(to_camera_pose(model))
         self.stamp = 0
 
-    def send(self, picture: RGBImage, text: str) -> None:
-        """A picture of the next instant whose `format` is `text`."""
+    def wait(self) -> None:
+        """The next instant, and no picture."""
         self.stamp += round(1e9 / RATE)
         self.clock.publish(Clock(clock=to_stamp(self.stamp)))
+
+    def send(self, picture: RGBImage, text: str) -> None:
+        """A picture of the next instant whose `format` is `text`."""
+        self.wait()
         message = to_image("front", encode_jpeg(picture, 90), self.stamp)
         message.format = text
         self.image.publish(message)
@@ -209,7 +213,7 @@ def test_stamps_off_the_robots_clock_let_no_episode_begin(
     assert cut.kind == (EpisodeEvent.TRUNCATED if cut.last_step else EpisodeEvent.DISCARDED)
 
 
-def test_another_drivers_pictures_in_a_wrong_format_or_size_are_named(
+def test_another_drivers_camera_in_a_wrong_format_or_size_or_silent_is_named(
     watcher: Watcher, pictures: tuple[list[RGBImage], Path], tmp_path: Path
 ) -> None:
     good, calibration = pictures
@@ -224,11 +228,17 @@ def test_another_drivers_pictures_in_a_wrong_format_or_size_are_named(
 
         return sent_and_said
 
+    def silent() -> bool:
+        camera.wait()
+        return watcher.said("pose", "camera front: no picture for 0.5")
+
     small = [np.ascontiguousarray(picture[:240, :320]) for picture in good]
     with Supervisor(pose, log_directory=tmp_path / "log"):
         watcher.wait(lambda: camera.image.get_subscription_count(), "the pose node is there")
         watcher.wait(told("camera front: format is 'h264', must be such as", good, "h264"), "format")
         watcher.wait(told("inputs refused", good, FORMAT), "well again: what was refused is only a warning")
+        watcher.wait(silent, "silence")
+        watcher.wait(told("inputs refused", good, FORMAT), "well again")
         watcher.wait(told("picture is 320x240, the calibration is for 640x480", small, FORMAT), "size")
-    assert watcher.count("pose", "faults_front") == 2
+    assert watcher.count("pose", "faults_front") == 3
     assert "format is 'h264'" in (tmp_path / "log" / "pose.log").read_text()

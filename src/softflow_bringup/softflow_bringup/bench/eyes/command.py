@@ -1,8 +1,7 @@
 """From camera to observation: added latency, pictures lost, and what each process takes of the machine.
 
-A recorded video at 640x480 stands in for the device, and this process for the hand: it says clock and state. A picture
-is stamped when it comes from the source; what follows is encoding, two transports, decoding, tags, filter and
-alignment.
+A recorded video at 640x480 stands in for the device, and this process for the hand: it says clock and state.
+A picture is stamped when it comes from the source: then come encoding, transport, decoding, tags, filter.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import numpy as np
 from softflow_bringup.bench.eyes.video import TASK, scene, write_video
 from softflow_bringup.bench.processes import usages
 from softflow_bringup.episodes import GraphFailedError
-from softflow_bringup.graph import GraphDescription, load_graph
+from softflow_bringup.graph import RECORDER, GraphDescription, load_graph
 from softflow_bringup.supervisor import Supervisor
 from softflow_tasks import make_task
 
@@ -64,7 +63,10 @@ def graph_of(run: Path, rate: float, length: float) -> GraphDescription:
     }
     nodes = tuple(
         dataclasses.replace(
-            node, environment={}, parameters={**node.parameters, **(device if node.name == "camera" else {})}
+            node,
+            # There is no recorder to wait for.
+            environment={key: value for key, value in node.environment.items() if key != RECORDER},
+            parameters={**node.parameters, **(device if node.name == "camera" else {})},
         )
         for node in graph.nodes
     )
