@@ -14,9 +14,11 @@ import pytest
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
 from softflow_msgs.msg import ChunkResult, HandHealth
+from std_msgs.msg import String
 
 from hand_driver.calibration import calibration_hash, load_calibration
 from hand_driver.hand_file import load_hand
+from softflow_node.node import reliable
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -371,6 +373,18 @@ def test_the_states_of_its_lifecycle(hand: Driver) -> None:
     hand.until(lambda: hand.events[-1:] == ["active"], "transition events")
     assert {"inactive", "unconfigured", "active"} <= set(hand.events)
     hand.move(NAMES[:1], [0.5])
+
+
+@of_a_hand_at_rest
+def test_an_emergency_stop_by_topic_is_as_latched_as_one_by_service(hand: Driver) -> None:
+    button = hand.node.create_publisher(String, "estop", reliable(10))
+    hand.until(lambda: button.get_subscription_count() > 0, "the driver hears the button")
+    button.publish(String(data="red button"))
+    hand.until(lambda: hand.health.mode == HandHealth.MODE_ESTOP, "the stop in health")
+    assert hand.health.reason.endswith("red button")
+    assert not hand.ask("set_mode", mode=HandHealth.MODE_ACTIVE, reason="please").ok
+    assert hand.ask("reset_estop", reason="looked after").ok
+    hand.node.destroy_publisher(button)
 
 
 @of_a_hand_at_rest

@@ -9,6 +9,7 @@ import numpy as np
 from sensor_msgs.msg import JointState
 from softflow_msgs.msg import HandHealth
 from softflow_msgs.srv import EStop, Lease, RecoverHand, ResetEStop, SetMode
+from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from hand_driver.control import check_holder
@@ -30,6 +31,8 @@ class Commands:
     def __init__(self, node: DriverNode) -> None:
         self.node = node
         node.create_service(EStop, "estop", self._on_estop)
+        # The same as a topic: for a button that asks nobody whether it was heard, and presses again.
+        node.create_subscription(String, "estop", lambda message: self._stop(message.data), reliable(10))
         node.create_service(ResetEStop, "reset_estop", self._on_reset_estop)
         node.create_service(SetMode, "set_mode", self._on_set_mode)
         node.create_service(RecoverHand, "recover_hand", self._on_recover)
@@ -60,11 +63,13 @@ class Commands:
         except Refusal as error:
             self.node.refuse("joint_trajectory", error)
 
+    def _stop(self, reason: str) -> None:
+        self.node.driver.safety.estop(reason)
+        self.node.mode_changed(self.node.driver.safety.estop_reason)
+
     def _on_estop(self, request: EStop.Request, response: EStop.Response) -> EStop.Response:
-        node = self.node
-        node.driver.safety.estop(request.reason)
-        node.mode_changed(node.driver.safety.estop_reason)
-        response.ok, response.message = True, f"stopped: {node.mode_reason}"
+        self._stop(request.reason)
+        response.ok, response.message = True, f"stopped: {self.node.mode_reason}"
         return response
 
     def _on_reset_estop(
