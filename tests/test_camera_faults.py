@@ -140,9 +140,8 @@ def graph(run: Path, video: Path, calibration: Path, **camera: Any) -> GraphDesc
     }
     nodes = tuple(
         dataclasses.replace(
-            node,
+            node.unrecorded(),
             nice=0,
-            environment={k: v for k, v in node.environment.items() if k != "SOFTFLOW_RECORDER"},
             parameters={**node.parameters, **own.get(node.name, {})},
         )
         for node in whole.nodes

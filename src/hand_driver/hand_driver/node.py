@@ -359,9 +359,7 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
 
     def publish_health(self) -> None:
         """Now, beside once a second."""
-        if not self.lock_step:
-            self.counters["missed_ticks"] = self.pacer.missed
-        self.counters.update({k: v - self.counters[k] for k, v in self.driver.counters.items()})
+        self._tally()
         mode, reason = self.mode, self.mode_reason
         if mode == HandHealth.MODE_RELAX and not self.driver.safety.blocked:
             reason = f"nothing to follow for {self.spec.safety.starve_relax} s"
@@ -372,8 +370,15 @@ class DriverNode(Managed, SoftflowNode[DriverParameters]):
         self._said = message.mode, message.holder
         self.health_pub.publish(message)
 
+    def _tally(self) -> None:
+        """Bring the counters up to now."""
+        if not self.lock_step:
+            self.counters["missed_ticks"] = self.pacer.missed
+        self.counters.update({k: v - self.counters[k] for k, v in self.driver.counters.items()})
+
     def figures(self) -> dict[str, str]:
-        """Histograms of the loop, of chunks on their way to the hand, and of the bus."""
+        """Histograms of the loop, of chunks on their way to the hand, and of the bus; counters of the same moment."""
+        self._tally()
         driver = self.driver
         return {
             key: value

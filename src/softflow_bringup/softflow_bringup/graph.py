@@ -80,6 +80,10 @@ class NodeDescription:
         """Its name within the graph: in messages, and of its log file."""
         return f"{self.robot}.{self.name}" if self.robot else self.name
 
+    def unrecorded(self) -> NodeDescription:
+        """The same where no recorder runs: the node does not wait for it."""
+        return replace(self, environment={k: v for k, v in self.environment.items() if k != RECORDER})
+
 
 @dataclass(frozen=True)
 class GraphDescription:

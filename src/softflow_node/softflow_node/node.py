@@ -109,7 +109,7 @@ class SoftflowNode(Node, Generic[P]):
         return "running"
 
     def figures(self) -> dict[str, str]:
-        """What is to be said on /diagnostics beside the counters."""
+        """What is to be said on /diagnostics beside the counters; asked for before these are read."""
         return {}
 
     def close(self) -> None:
@@ -177,7 +177,8 @@ class SoftflowNode(Node, Generic[P]):
             status.message = f"{refused} inputs refused"
         if self.fault():
             status.level, status.message = DiagnosticStatus.ERROR, self.fault()
-        values = {key: str(count) for key, count in self.counters.items()} | self.figures()
+        figures = self.figures()
+        values = {key: str(count) for key, count in self.counters.items()} | figures
         status.values = [KeyValue(key=key, value=value) for key, value in sorted(values.items())]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

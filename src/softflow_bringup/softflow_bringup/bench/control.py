@@ -80,7 +80,7 @@ def mock_driver(run: Path, rate: float) -> NodeDescription:
     path.write_text(yaml.safe_dump({**hand, "control_rate": rate}, sort_keys=False))
     node = load_graph("online_rl", {"run": str(run / "robot"), "namespace": BENCH}).node("hand_driver")
     parameters = {**node.parameters, "task": "", "hand": str(path), "backend": "mock"}
-    return dataclasses.replace(node, name="mock_driver", parameters=parameters)
+    return dataclasses.replace(node.unrecorded(), name="mock_driver", parameters=parameters)
 
 
 def graph_of(run: Path, rate: float, backend: str, learner: bool) -> GraphDescription:

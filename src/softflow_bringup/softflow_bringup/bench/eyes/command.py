@@ -22,7 +22,7 @@ import numpy as np
 from softflow_bringup.bench.eyes.video import TASK, scene, write_video
 from softflow_bringup.bench.processes import usages
 from softflow_bringup.episodes import GraphFailedError
-from softflow_bringup.graph import RECORDER, GraphDescription, load_graph
+from softflow_bringup.graph import GraphDescription, load_graph
 from softflow_bringup.supervisor import Supervisor
 from softflow_tasks import make_task
 
@@ -63,9 +63,7 @@ def graph_of(run: Path, rate: float, length: float) -> GraphDescription:
     }
     nodes = tuple(
         dataclasses.replace(
-            node,
-            # There is no recorder to wait for.
-            environment={key: value for key, value in node.environment.items() if key != RECORDER},
+            node.unrecorded(),
             parameters={**node.parameters, **(device if node.name == "camera" else {})},
         )
         for node in graph.nodes
