@@ -27,7 +27,7 @@ from softflow_bringup.graph import GraphDescription, load_graph
 from softflow_bringup.supervisor import Supervisor
 from softflow_node.messages import to_stamp
 from softflow_node.node import latched, reliable, stream
-from softflow_perception.camera.frames import FORMAT, RGBImage, encode_jpeg
+from softflow_node.pictures import FORMAT, RGBImage, encode_jpeg
 from softflow_perception.camera.messages import to_camera_info, to_camera_pose, to_image
 from softflow_perception.camera_model import CameraModel, load_camera
 

@@ -9,19 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from softflow_perception.camera.frames import (
-    BAD_AFTER,
-    FORMAT,
-    GOOD_AFTER,
-    CameraHealth,
-    FrameError,
-    FrameLimits,
-    FrameWatch,
-    check_format,
-    decode,
-    decode_grey,
-    encode_jpeg,
-)
+from softflow_node.pictures import FORMAT, FrameError, check_format, decode, decode_grey, encode_jpeg
+from softflow_perception.camera.frames import BAD_AFTER, GOOD_AFTER, CameraHealth, FrameLimits, FrameWatch
 from softflow_perception.camera.robot_clock import GAP, RobotClock
 from softflow_perception.camera.sources import CaptureSource, SourceError
 from softflow_perception.camera_model import CalibrationError, CameraModel, ColourMark, load_camera

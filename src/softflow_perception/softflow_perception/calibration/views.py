@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow_node.pictures import FrameError, decode_grey
 from softflow_perception.calibration.board import Board, predefined
-from softflow_perception.camera.frames import FrameError, decode_grey
 from softflow_perception.camera_model import CalibrationError
 from softflow_perception.fiducial import TagDetector
 from softflow_perception.rotations import FloatArray

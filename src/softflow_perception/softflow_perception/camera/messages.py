@@ -10,7 +10,7 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from softflow_node.messages import to_stamp
-from softflow_perception.camera.frames import FORMAT
+from softflow_node.pictures import FORMAT
 from softflow_perception.camera_model import CameraModel
 from softflow_perception.rotations import from_quaternion, to_quaternion
 

@@ -19,8 +19,9 @@ from softflow_msgs.msg import HandState, ObjectState
 from softflow_node.messages import from_stamp, numpy32
 from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
+from softflow_node.pictures import RGBImage, encode_jpeg
 from softflow_perception.alignment import Aligned, Aligner
-from softflow_perception.camera.frames import CameraHealth, RGBImage, encode_jpeg
+from softflow_perception.camera.frames import CameraHealth
 from softflow_perception.camera.messages import to_camera_info, to_camera_pose, to_health, to_image
 from softflow_perception.camera.robot_clock import RobotClock
 from softflow_perception.camera.sources import CaptureSource, SourceError

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from softflow_perception.camera.frames import RGBImage
+from softflow_node.pictures import RGBImage
 
 
 class SourceError(OSError):

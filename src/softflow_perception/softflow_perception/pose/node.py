@@ -18,7 +18,8 @@ from softflow_msgs.msg import HandState, ObjectState
 from softflow_node.messages import from_stamp, to_stamp
 from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
-from softflow_perception.camera.frames import CameraHealth, FrameLimits, FrameWatch, check_format, decode_grey
+from softflow_node.pictures import check_format, decode_grey
+from softflow_perception.camera.frames import CameraHealth, FrameLimits, FrameWatch
 from softflow_perception.camera.messages import from_camera, to_health
 from softflow_perception.camera_model import CameraModel
 from softflow_perception.fiducial import Corners, TagDetector, estimate

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from softflow_perception.camera.frames import RGBImage
+from softflow_node.pictures import RGBImage
 from softflow_perception.camera_model import CameraModel, ColourMark
 from softflow_sim.cameras import SimulatedCamera
 from softflow_tasks import make_task
