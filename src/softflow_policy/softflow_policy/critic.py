@@ -52,7 +52,7 @@ class EnsembleCritic(nn.Module):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.members = spec.critic_members
-        sizes = [spec.state_dim + spec.chunk_dim] + [spec.critic_width] * spec.critic_layers
+        sizes = [spec.input_dim + spec.chunk_dim] + [spec.critic_width] * spec.critic_layers
         self.hidden = nn.ModuleList(EnsembleLinear(self.members, i, o) for i, o in itertools.pairwise(sizes))
         self.head = EnsembleHead(self.members, spec.critic_width)
 

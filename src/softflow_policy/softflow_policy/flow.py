@@ -39,7 +39,7 @@ class ConditionalFlow(Actor):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.grid = Grid(spec.horizon, spec.action_dim)
-        self.encoder = mlp(spec.state_dim, spec.width, spec.width, layers=1)
+        self.encoder = mlp(spec.input_dim, spec.width, spec.width, layers=1)
         shape = ConditionerShape(
             self.grid, spec.conditioner, spec.width, spec.conditioner_layers, spec.conditioner_heads
         )

@@ -23,7 +23,7 @@ class FlowMatching(Actor):
         super().__init__()
         self.grid, self.steps = Grid(spec.horizon, spec.action_dim), spec.euler_steps
         size = self.grid.size
-        self.encoder = mlp(spec.state_dim, spec.width, spec.width, layers=1)
+        self.encoder = mlp(spec.input_dim, spec.width, spec.width, layers=1)
         self.velocity = mlp(size + 1 + spec.width, size, spec.width, spec.conditioner_layers)
         zero_(self.velocity[-1])
 

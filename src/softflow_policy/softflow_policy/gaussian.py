@@ -20,7 +20,7 @@ class ConditionalGaussian(Actor):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.grid = Grid(spec.horizon, spec.action_dim)
-        trunk = mlp(spec.state_dim, spec.width, spec.width, spec.conditioner_layers)
+        trunk = mlp(spec.input_dim, spec.width, spec.width, spec.conditioner_layers)
         self.encoder = nn.Sequential(trunk, nn.SiLU(), nn.Linear(spec.width, 2 * self.grid.size))
         zero_(self.encoder[-1])
 

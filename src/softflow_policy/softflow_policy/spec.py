@@ -28,6 +28,11 @@ class PolicySpec(Validated):
     critic_width: int = bounded(256, low=4, high=2048, doc="hidden units of a critic")
     critic_layers: int = bounded(3, low=1, high=8, doc="hidden layers of a critic")
     critic_members: int = bounded(2, low=1, high=16, doc="critics in the ensemble")
+    cameras: str = bounded("", doc="whose pictures the networks see, with + between them; empty = none")
+    image_size: int = bounded(64, low=16, high=256, unit="pixels", doc="side of a picture as networks see it")
+    image_width: int = bounded(32, low=16, high=512, doc="channels of the pictures' encoder")
+    image_features: int = bounded(64, low=4, high=2048, doc="numbers that a picture becomes")
+    hidden: tuple[int, ...] = bounded((), doc="entries of the state that the networks must not see")
     best_of: int = bounded(
         4, low=1, high=256, doc="chunks drawn when acting, of which the critic takes the best"
     )
@@ -43,6 +48,28 @@ class PolicySpec(Validated):
                 f"PolicySpec: width is {self.width}, must be a multiple of "
                 f"conditioner_heads = {self.conditioner_heads}"
             )
+
+        names = self.camera_names
+        if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+            raise ParameterError(
+                f"PolicySpec: cameras is {self.cameras!r}, must be different names with + between them"
+            )
+        if self.image_width % 16:
+            raise ParameterError(f"PolicySpec: image_width is {self.image_width}, must be a multiple of 16")
+        if any(not 0 <= index < self.state_dim for index in self.hidden):
+            raise ParameterError(
+                f"PolicySpec: hidden is {list(self.hidden)}, must be indices in [0, {self.state_dim - 1}]"
+            )
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Of the cameras, in the order in which their codes follow the state."""
+        return tuple(self.cameras.split("+")) if self.cameras else ()
+
+    @property
+    def input_dim(self) -> int:
+        """Numbers that actor and critic know a state by: the state's, then each picture's code."""
+        return self.state_dim + len(self.camera_names) * self.image_features
 
     @property
     def chunk_dim(self) -> int:

@@ -1,0 +1,100 @@
+"""Pictures as numbers: a small residual network for each camera, whose code joins the state in actor and critic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softflow_policy.spec import PolicySpec
+
+Images = Mapping[str, Tensor]
+"""Camera -> RGB pictures (B, H, W, 3) uint8, as `thumbnail` makes them."""
+
+GROUPS = 8
+SHIFT = 4 / 84
+"""Of the picture's side: the pad of DrQ (arXiv 2004.13649, section 4) against its 84 pixels."""
+
+
+def norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm: no statistics of a batch, so training and acting agree."""
+    return nn.GroupNorm(min(GROUPS, channels), channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (arXiv 1512.03385), GroupNorm before each activation."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.first_norm = norm(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.second_norm = norm(outputs)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        inner = F.silu(self.first_norm(self.first(x)))
+        return F.silu(self.second_norm(self.second(inner)) + self.shortcut(x))
+
+
+def spatial_softmax(maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W) -> where each is high, (B, 2*C): expected x, then y, in [-1, 1] (arXiv 1509.06113)."""
+    height, width = maps.shape[-2:]
+    weights = maps.flatten(2).softmax(-1).unflatten(-1, (height, width))
+    across = torch.linspace(-1.0, 1.0, width, device=maps.device, dtype=maps.dtype)
+    down = torch.linspace(-1.0, 1.0, height, device=maps.device, dtype=maps.dtype)
+    return torch.cat([(weights.sum(2) * across).sum(-1), (weights.sum(3) * down).sum(-1)], dim=1)
+
+
+class PictureEncoder(nn.Module):
+    """A camera's picture -> `image_features` numbers of about unit size."""
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width // 2, 3, 2, padding=1, bias=False)
+        self.stem_norm = norm(width // 2)
+        self.blocks = nn.Sequential(ResidualBlock(width // 2, width, 2), ResidualBlock(width, width, 1))
+        self.head = nn.Linear(2 * width, features)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """RGB (B, H, W, 3) uint8 -> (B, F)."""
+        x = pictures.permute(0, 3, 1, 2).to(self.head.weight.dtype) / 127.5 - 1.0
+        x = F.silu(self.stem_norm(self.stem(x)))
+        code = self.head(spatial_softmax(self.blocks(x)))
+        return F.layer_norm(code, code.shape[-1:])
+
+
+class Eyes(nn.Module):
+    """One encoder for each camera of a spec."""
+
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        self.cameras = spec.camera_names
+        self.encoders = nn.ModuleDict(
+            {name: PictureEncoder(spec.image_width, spec.image_features) for name in self.cameras}
+        )
+
+    def forward(self, images: Images) -> Tensor:
+        """-> (B, F * cameras), in the order of the spec."""
+        return torch.cat([self.encoders[name](images[name]) for name in self.cameras], dim=-1)
+
+
+def random_shift(pictures: Tensor, offsets: Tensor) -> Tensor:
+    """Pictures (B, H, W, C) moved by whole pixels (B, 2), down and right; the border is repeated.
+
+    The augmentation of DrQ (arXiv 2004.13649): the same as a random crop of the padded picture.
+    """
+    height, width = pictures.shape[1:3]
+    rows = (torch.arange(height) - offsets[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width) - offsets[:, 1:]).clamp(0, width - 1)
+    batch = torch.arange(len(pictures))[:, None, None]
+    return pictures[batch, rows[:, :, None], columns[:, None, :]]
+
+
+def shift_limit(size: int) -> int:
+    """[pixels] by which pictures of this size are moved at most, for `random_shift`."""
+    return max(1, round(SHIFT * size))
