@@ -17,12 +17,15 @@ from softflow_learner.packing import mapped
 from softflow_learner.parallel import Alone
 from softflow_learner.replay import Batch
 from softflow_policy.actor import Actor, Code
+from softflow_policy.eyes import random_shift
 from softflow_policy.policy import ChunkPolicy
 from softflow_policy.spec import PolicySpec
 
 Scalars = dict[str, float]
 T = TypeVar("T")
 
+VALUED = 256
+"""Rows that `Agent.values` works on at a time: pictures of a whole partition would take much memory."""
 PULLS = ("nll", "kl")
 """Terms of the actor's loss that pull to the data or to pi0."""
 
@@ -49,6 +52,7 @@ class Agent:
         """Exponential moving average of the actor, if `actor_tau` asks for one."""
         self.actor_optimizer = self._adam(self.policy.flow)
         self.critic_optimizer = self._adam(self.policy.critic)
+        self.eyes_optimizer = self._adam(self.policy.eyes) if self.policy.eyes is not None else None
         # On the CPU whatever the device: the same noise everywhere, so a checkpoint goes on on another device.
         self.torch_rng = torch.Generator().manual_seed(config.seed)
         self.numpy_rng = np.random.default_rng(config.seed)
@@ -74,8 +78,9 @@ class Agent:
         for module in (self.policy, self.target_critic, self.reference, self.slow_actor):
             if module is not None:
                 module.to(world.device)
-        for optimizer in (self.actor_optimizer, self.critic_optimizer):
-            optimizer.load_state_dict(optimizer.state_dict())  # Its moments follow the parameters.
+        for optimizer in (self.actor_optimizer, self.critic_optimizer, self.eyes_optimizer):
+            if optimizer is not None:
+                optimizer.load_state_dict(optimizer.state_dict())  # Its moments follow the parameters.
 
     @property
     def actor(self) -> Actor:
@@ -103,11 +108,11 @@ class Agent:
     def imitation_update(self, batch: Batch) -> Scalars:
         """L = -E[log pi(x + sigma * eps | s)] / D."""
         batch = self._begin("imitation_update", batch)
-        states = self.policy.normalizer(batch.states)
+        states = self._known(batch.states, batch.images, self.policy.eyes is not None)
         data = self._perturbed(batch)
         loss = self._run(self._imitation_loss, states, data, *self._data_inputs(batch, data))
         (nll,) = self.world.means([loss.detach()])
-        norm = self._actor_step(loss, nll)
+        norm = self._actor_step(loss, nll, eyes_rate=1.0)
         self.reference = None  # Whatever stage 3 compares with is imitated first.
         return {"nll": nll.item(), "actor_gradient": norm}
 
@@ -121,13 +126,14 @@ class Agent:
     def critic_update(self, batch: Batch) -> Scalars:
         """Q_j towards y = R + gamma^m (1 - terminated) * agg_j Qbar_j(s_{t+m}, x'), x' ~ pi."""
         batch = self._begin("critic_update", batch)
-        normalise = self.policy.normalizer
+        rate = self.config.encoder_rate if self.policy.eyes is not None else 0.0
         with torch.no_grad():
-            next_values = self.next_values(normalise(batch.next_states))
+            next_values = self.next_values(self._known(batch.next_states, batch.next_images))
             target = losses.td_target(batch.returns, batch.discounts, next_values)
-        loss = self._run(self._critic_loss, normalise(batch.states), batch.actions, target)
+        states = self._known(batch.states, batch.images, rate > 0.0)
+        loss = self._run(self._critic_loss, states, batch.actions, target)
         td_loss, mean = self.world.means([loss.detach(), target.mean()])
-        norm = self._step(self.critic_optimizer, loss, td_loss)
+        norm = self._step(self.critic_optimizer, loss, td_loss, rate)
         if np.isfinite(norm):
             follow(self.target_critic, self.policy.critic, self.config.target_tau)
         return {"td_loss": td_loss.item(), "target": mean.item(), "critic_gradient": norm}
@@ -170,7 +176,7 @@ class Agent:
         The pull is the NLL per dimension of data chunks (A), the KL to pi0 (B, and C as BRAC has it), or none.
         """
         batch = self._begin("actor_update", batch)
-        states = self.policy.normalizer(batch.states)
+        states = self._known(batch.states, batch.images)
         if self.config.regulariser in NEEDS_LIKELIHOOD and self.reference is None:
             self.reference = frozen_copy(self.policy.flow)
         imitates = self.config.regulariser == "data_nll"
@@ -214,13 +220,29 @@ class Agent:
         return losses.kl_per_dim(log_prob, reference.log_prob(chunks, states), self.spec.chunk_dim).mean()
 
     @torch.no_grad()
-    def values(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """agg_j Q_j of states (B, S) and chunks (B, h, A) -> (B,)."""
-        normalised = self.policy.normalizer(torch.from_numpy(states).to(self.device))
-        values = self.policy.critic(normalised, torch.from_numpy(actions).to(self.device))
-        return losses.aggregate(values, self.config.aggregate).cpu().numpy()
+    def values(self, batch: Batch) -> np.ndarray:
+        """agg_j Q_j of a batch's states and chunks -> (B,); pictures as they are, not shifted."""
+        found = [np.empty(0, np.float32)]
+        for start in range(0, len(batch), VALUED):
+            part = mapped(batch[start : start + VALUED], lambda tensor: tensor.to(self.device))
+            values = self.policy.critic(self.policy.known(part.states, part.images), part.actions)
+            found.append(losses.aggregate(values, self.config.aggregate).cpu().numpy())
+        return np.concatenate(found)
 
     # -- Shared
+
+    def _known(self, states: Tensor, images: dict[str, Tensor] | None, learn: bool = False) -> Tensor:
+        """What the networks are given of states (B, S), pictures randomly shifted; `learn`: gradients for the eyes."""
+        if images is None:
+            return self.policy.known(states)
+        limit = round(self.config.image_shift * self.spec.image_size)
+
+        def draw(rows: int) -> Tensor:
+            return torch.randint(-limit, limit + 1, (rows, 2), generator=self.torch_rng)
+
+        moved = {name: random_shift(each, self._drawn(len(each), draw)) for name, each in images.items()}
+        with torch.set_grad_enabled(learn):
+            return self.policy.known(states, moved)
 
     def _begin(self, update: str, batch: Batch) -> Batch:
         """This process's rows, on its device."""
@@ -265,9 +287,9 @@ class Agent:
     def _drawn(self, rows: int, draw: Callable[[int], Tensor]) -> Tensor:
         return self.world.noise(rows, draw).to(self.device)
 
-    def _actor_step(self, loss: Tensor, whole: Tensor) -> float:
+    def _actor_step(self, loss: Tensor, whole: Tensor, eyes_rate: float = 0.0) -> float:
         """`_step` of the actor; the slow one follows."""
-        norm = self._step(self.actor_optimizer, loss, whole)
+        norm = self._step(self.actor_optimizer, loss, whole, eyes_rate)
         if self.config.actor_tau == 0.0:
             self.slow_actor = None
         elif self.slow_actor is None:
@@ -276,24 +298,31 @@ class Agent:
             follow(self.slow_actor, self.policy.flow, self.config.actor_tau)
         return norm
 
-    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, whole: Tensor) -> float:
+    def _step(
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, whole: Tensor, eyes_rate: float = 0.0
+    ) -> float:
         """One guarded step on the optimizer's parameters only. Returns the gradient's norm, NaN if skipped.
 
-        `loss` is of own rows, `whole` of all: every process steps, or none does.
+        `loss` is of own rows, `whole` of all: every process steps, or none does. The eyes, where there are
+        any, step along at `eyes_rate` times the learning rate, 0 = none.
 
         Raises:
             TrainingDivergedError: more than `max_consecutive_skips` in a row.
         """
+        rates = {optimizer: 1.0}
+        if self.eyes_optimizer is not None and eyes_rate > 0.0:
+            rates[self.eyes_optimizer] = eyes_rate
+        groups = [(group, rate) for each, rate in rates.items() for group in each.param_groups]
         norm = float("nan")
         if torch.isfinite(whole):
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = self._gradients(parameters, loss)
+            norm = self._gradients([p for group, _ in groups for p in group["params"]], loss)
         if not np.isfinite(norm):
             self._count_skip(whole)
             return float("nan")
-        for group in optimizer.param_groups:
-            group["lr"] = self.config.learning_rate
-        optimizer.step()
+        for group, rate in groups:
+            group["lr"] = rate * self.config.learning_rate
+        for each in rates:
+            each.step()
         self.consecutive_skips = 0
         self.gradient_step += 1
         return norm
@@ -304,7 +333,8 @@ class Agent:
         # Not backward(): that would also compute the gradients of the critic in an actor update.
         gradients = self.world.means(torch.autograd.grad(loss, parameters))
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            # A convolution's may come in another order of memory, which the fused optimizer would not see.
+            parameter.grad = gradient.contiguous()
         return float(nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip))
 
     def _count_skip(self, loss: Tensor) -> None:

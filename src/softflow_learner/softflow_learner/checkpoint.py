@@ -25,7 +25,7 @@ from softflow_policy.spec import PolicySpec
 FORMAT = "softflow-checkpoint/1"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 PATTERN = re.compile(r"checkpoint_(\d{12})")
-OPTIMIZERS = ("actor_optimizer", "critic_optimizer")
+OPTIMIZERS = ("actor_optimizer", "critic_optimizer", "eyes_optimizer")
 MODULES = ("policy", "target_critic")
 ACTORS = ("reference", "slow_actor")
 """Further actors, each there or None."""
@@ -137,6 +137,11 @@ def _modules(agent: Agent) -> dict[str, nn.Module]:
     return {name: module for name, module in found.items() if module is not None}
 
 
+def _optimizers(agent: Agent) -> dict[str, torch.optim.Optimizer]:
+    found = {name: getattr(agent, name) for name in OPTIMIZERS}
+    return {name: optimizer for name, optimizer in found.items() if optimizer is not None}
+
+
 def _add_actors(agent: Agent, tensors: dict[str, Tensor]) -> None:
     """Make room for the further actors that a checkpoint has."""
     for name in ACTORS:
@@ -147,8 +152,8 @@ def _add_actors(agent: Agent, tensors: dict[str, Tensor]) -> None:
 def _tensors(agent: Agent) -> dict[str, Tensor]:
     """Every tensor of the agent under a flat name."""
     out = {f"{m}/{k}": v for m, module in _modules(agent).items() for k, v in module.state_dict().items()}
-    for name in OPTIMIZERS:
-        for index, moments in getattr(agent, name).state_dict()["state"].items():
+    for name, optimizer in _optimizers(agent).items():
+        for index, moments in optimizer.state_dict()["state"].items():
             out |= {f"{name}/{index}/{k}": v for k, v in moments.items()}
     out["torch_rng"] = agent.torch_rng.get_state()
     return {name: tensor.detach().contiguous() for name, tensor in out.items()}
@@ -187,7 +192,7 @@ def _check_tensors(tensors: dict[str, Tensor], agent: Agent) -> None:
     for name, tensor in tensors.items():
         if name.startswith(OPTIMIZERS):
             optimizer, index, key = name.split("/")
-            parameter = _parameters(getattr(agent, optimizer))[int(index)]
+            parameter = _parameters(_optimizers(agent)[optimizer])[int(index)]
             wanted[name] = parameter.shape if key != "step" else torch.Size([])
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{TENSORS}: {name} has numbers that are not finite")
@@ -200,12 +205,11 @@ def _check_tensors(tensors: dict[str, Tensor], agent: Agent) -> None:
 def _restore(agent: Agent, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     for name, module in _modules(agent).items():
         module.load_state_dict(_under(tensors, name))
-    for name in OPTIMIZERS:
+    for name, optimizer in _optimizers(agent).items():
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _under(tensors, name).items():
             index, moment = key.split("/")
             moments.setdefault(int(index), {})[moment] = tensor
-        optimizer = getattr(agent, name)
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
     agent.torch_rng.set_state(tensors["torch_rng"])

@@ -40,6 +40,13 @@ class Config(Validated):
     # Learn from the demonstrations that succeeded only: where the reward is sparse, failures teach the wrong thing.
     successful_demonstrations: bool = False
 
+    # Pictures are moved at random by up to so much when they are learned from (DrQ, arXiv 2004.13649: 4 of 84 pixels).
+    # Where a millimetre decides a grip, that much would blur what is to be seen.
+    image_shift: float = bounded(0.02, low=0.0, high=0.5, unit="of the picture's side")
+    # After imitation the pictures' encoder learns from the critic's loss at this share of the learning rate. 0: it
+    # stays as imitation left it, and what it feeds does not move under the critic.
+    encoder_rate: float = bounded(0.0, low=0.0, high=1.0, unit="of the learning rate")
+
     # -- Stage 2, critic warm-up
     # What the critic values: whole chunks over the policy's horizon, or (a baseline) single actions of a policy with
     # horizon 1, whose targets then sum `return_steps` rewards of the data without correction.

@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from softflow_learner.segments import SegmentError
+from softflow_node.pictures import FrameError, RGBImage, decode, encode_png, thumbnail
 
 GENERATION = 64 * 2**20
 """[bytes] after which a new file is begun; space comes back by whole files."""
@@ -19,16 +19,6 @@ _SHIFT = 32
 """A position is (generation << _SHIFT) + offset."""
 _HEADER = 4
 """[bytes] of an image's length before it."""
-
-Image = NDArray[np.uint8]
-
-
-def decode(data: bytes) -> Image | None:
-    """(H, W, 3) RGB of a compressed image; None if it cannot be decoded."""
-    if not data:
-        return None
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return None if decoded is None else decoded.astype(np.uint8, copy=False)
 
 
 class Arena:
@@ -141,34 +131,47 @@ class Gallery:
     """The images of several cameras; each camera's have one size, set by its first."""
 
     def __init__(
-        self, cameras: Sequence[str], directory: Path | None = None, generation: int = GENERATION
+        self,
+        cameras: Sequence[str],
+        directory: Path | None = None,
+        generation: int = GENERATION,
+        size: int = 0,
     ) -> None:
-        self.cameras = tuple(cameras)
+        """`size` [pixels]: kept are thumbnails of that side, without a further loss; 0 = the images as they come."""
+        self.cameras, self._size = tuple(cameras), size
         self._arenas = [Arena(directory, generation) for _ in self.cameras]
         self._shapes: dict[str, tuple[int, ...]] = {}
 
-    def check(self, images: Mapping[str, Sequence[bytes]] | None, count: int) -> None:
-        """Whether `count` images of each camera are there, and can be decoded. Raises SegmentError."""
-        shapes = dict(self._shapes)
+    def prepare(self, images: Mapping[str, Sequence[bytes]] | None, count: int) -> dict[str, list[bytes]]:
+        """What is to be kept of `count` images of each camera, which can be decoded. Raises SegmentError."""
+        shapes, prepared = dict(self._shapes), {}
         for camera in self.cameras:
             if images is None or camera not in images:
                 raise SegmentError(f"images has no camera {camera!r}, must have {', '.join(self.cameras)}")
             if len(images[camera]) != count:
                 raise SegmentError(f"images[{camera!r}] has {len(images[camera])} images, must have {count}")
-            for i, data in enumerate(images[camera]):
-                image = decode(data)
-                if image is None:
-                    raise SegmentError(f"images[{camera!r}][{i}] of {len(data)} bytes cannot be decoded")
-                if image.shape != shapes.setdefault(camera, image.shape):
-                    raise SegmentError(
-                        f"images[{camera!r}][{i}] has shape {image.shape}, must be {shapes[camera]}"
-                    )
+            prepared[camera] = [
+                self._prepared(f"images[{camera!r}][{i}]", camera, data, shapes)
+                for i, data in enumerate(images[camera])
+            ]
         self._shapes = shapes
+        return prepared
+
+    def _prepared(self, name: str, camera: str, data: bytes, shapes: dict[str, tuple[int, ...]]) -> bytes:
+        try:
+            image = decode(data)
+        except FrameError:
+            raise SegmentError(f"{name} of {len(data)} bytes cannot be decoded") from None
+        if self._size:
+            image, data = thumbnail(image, self._size), b""
+        if image.shape != shapes.setdefault(camera, image.shape):
+            raise SegmentError(f"{name} has shape {image.shape}, must be {shapes[camera]}")
+        return data or encode_png(image)
 
     def append(
         self, images: Mapping[str, Sequence[bytes]], previous: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
-        """Positions (n+1, cameras) of a segment's checked images; its first is there if a segment went before."""
+        """Positions (n+1, cameras) of a segment's prepared images; its first is there if a segment went before."""
         columns = []
         for i, (camera, arena) in enumerate(zip(self.cameras, self._arenas, strict=True)):
             known = np.empty(0, np.int64) if previous is None else previous[i : i + 1]
@@ -183,16 +186,14 @@ class Gallery:
             for i, arena in enumerate(self._arenas):
                 arena.forget(each[:, i])
 
-    def decode(self, positions: NDArray[np.int64]) -> dict[str, Image]:
+    def decode(self, positions: NDArray[np.int64]) -> dict[str, RGBImage]:
         """Camera -> (B, H, W, 3) RGB of positions (B, cameras); each image is decoded once."""
         found = {}
         for i, (camera, arena) in enumerate(zip(self.cameras, self._arenas, strict=True)):
             wanted, inverse = np.unique(positions[:, i], return_inverse=True)
             images = np.empty((len(wanted), *self._shapes.get(camera, (0, 0, 3))), np.uint8)
             for row, position in enumerate(wanted.tolist()):
-                image = decode(arena.read(position))
-                assert image is not None, "was decoded when it came"
-                images[row] = image
+                images[row] = decode(arena.read(position))
             found[camera] = images[inverse]
         return found
 

@@ -114,6 +114,7 @@ class Replay:
         chunk_end: str = "hold",
         directory: Path | None = None,
         cameras: Sequence[str] = (),
+        image_size: int = 0,
     ) -> None:
         """`horizon` h [steps], `gamma` [1/step], `capacity` [steps]: beyond it the oldest online episodes go.
 
@@ -121,7 +122,8 @@ class Replay:
         Every `holdout_every`-th demonstration goes to the held-out partition, 0 = none. `chunk_end`: windows that
         run past the episode's end are "hold", padded by the last action, or "drop", not to be imitated.
         `directory` for the large arrays and the images, which are gone with the process; default: in memory.
-        `cameras` whose images every segment must have, and batches hold; others' are passed over.
+        `cameras` whose images every segment must have, and batches hold; others' are passed over. They are kept as
+        thumbnails of the side `image_size` [pixels], 0 = as they come.
 
         Raises ValueError for another `chunk_end` or a capacity that no memory holds, OSError without room on the disk.
         """
@@ -132,7 +134,7 @@ class Replay:
         self._actions = horizon if actions is None else actions
         self._weights = gamma ** np.arange(horizon + 1, dtype=np.float64)
         self._storage = Storage(state_dim, action_dim, capacity, directory=directory, cameras=len(cameras))
-        self._gallery = Gallery(cameras, directory)
+        self._gallery = Gallery(cameras, directory, size=image_size)
         self._book = EpisodeBook()
         self._demonstrations = 0
         self.online_steps = 0
@@ -187,9 +189,9 @@ class Replay:
             interventions=interventions,
         )
         episode = self._book.match(episode_id, segment, start_step)
-        self._gallery.check(images, segment.steps + 1)
+        kept = self._gallery.prepare(images, segment.steps + 1)
         self._make_room(segment.steps)
-        positions = self._gallery.append(images or {}, episode.last_images) if self._gallery.cameras else None
+        positions = self._gallery.append(kept, episode.last_images) if self._gallery.cameras else None
         places = self._append(episode, segment, ONLINE if source == ONLINE_SOURCE else OFFLINE, positions)
         self._book.update(episode_id, episode, places, segment.final)
         return segment.steps
@@ -275,6 +277,11 @@ class Replay:
             PARTITIONS[store.partition[rows[0]]] if len(rows) else "",
             self._gallery.read(np.concatenate([store.images[rows], store.next_images[rows[-1:]]])),
         )
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Whose images are kept."""
+        return self._gallery.cameras
 
     @property
     def image_bytes(self) -> int:

@@ -11,6 +11,7 @@ RUN/status.json      where it stands, about once a second
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -55,12 +56,32 @@ SPEC_SETTINGS = {field.name for field in dataclasses.fields(PolicySpec)} - {"sta
 
 def new_agent(task: Task, settings: Mapping[str, Any]) -> Agent:
     """Before its first update. Raises ParameterError."""
+    settings = resolved(task, settings)
     shape = {name: value for name, value in settings.items() if name in SPEC_SETTINGS}
     shape |= {"state_dim": task.layout.size, "action_dim": task.action_dim}
     if settings.get("critic") == "per_step":
         shape.setdefault("horizon", 1)
     rest = {name: value for name, value in settings.items() if name not in SPEC_SETTINGS}
     return Agent(from_mapping(PolicySpec, shape, "settings"), from_mapping(Config, rest, "settings"))
+
+
+def resolved(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with `hidden`, names of the task's blocks with + between them, as entries of the state.
+
+    Raises ParameterError for a block that the task has not.
+    """
+    text = settings.get("hidden")
+    if not isinstance(text, str):
+        return dict(settings)
+    slices = task.layout.slices()
+    names = text.split("+") if text else []
+    for name in names:
+        if name not in slices:
+            raise ParameterError(
+                f"settings: parameter 'hidden' names {name!r}; blocks of {task.id}: {', '.join(slices)}"
+            )
+    entries = (range(slices[name].start, slices[name].stop) for name in slices if name in names)
+    return {**settings, "hidden": tuple(itertools.chain(*entries))}
 
 
 def new_replay(agent: Agent, directory: Path | None = None) -> Replay:
@@ -76,6 +97,8 @@ def new_replay(agent: Agent, directory: Path | None = None) -> Replay:
         holdout_every=config.holdout_every,
         chunk_end=config.chunk_end,
         directory=directory if config.replay_on_disk else None,
+        cameras=spec.camera_names,
+        image_size=spec.image_size,
     )
 
 
@@ -126,7 +149,7 @@ class Session:
         self.stage = str(self.extra.get("stage", ""))
         if restored:
             self.agent = restored.agent
-            change_settings(self.agent, settings or {})
+            change_settings(self.agent, resolved(task, settings or {}))
         else:
             self.agent = new_agent(task, {"seed": seed, **(settings or {})})
         if world is not None:

@@ -125,7 +125,7 @@ class WarmupGate:
         self._losses.append(td_loss)
         if self.updates % self.config.warmup_check_every:
             return {}
-        self._look(self.agent.values(batch.states.numpy(), batch.actions.numpy()))
+        self._look(self.agent.values(batch))
         return {
             "rank_correlation": self.rank,
             "unexplained": self.unexplained,
@@ -148,8 +148,7 @@ class WarmupGate:
     def _rank_correlation(self) -> float:
         if len(self._returns) < 2:
             return float("nan")
-        held = self._held_out
-        return spearman(self.agent.values(held.states.numpy(), held.actions.numpy()), self._returns)
+        return spearman(self.agent.values(self._held_out), self._returns)
 
     def report(self) -> WarmupReport:
         """What is known at the end."""

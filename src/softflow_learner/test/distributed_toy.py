@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,10 @@ CASES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "flow_matching": ({"policy": "flow_matching"}, {"actor_tau": 0.1}),
     "target": ({}, {"regulariser": "target", "batch_size": 32}),
     "best_of": ({"critic_members": 3}, {"aggregate_subset": 2, "target_best_of": 3}),
+    "eyes": (
+        {"cameras": "front", "image_size": 16, "image_width": 16, "image_features": 4, "hidden": (1,)},
+        {"encoder_rate": 0.5},
+    ),
     "flow": ({}, {}),
 }
 """name -> what differs in PolicySpec, in Config"""
@@ -45,13 +49,14 @@ class Experience(Replay):
         return mapped(made, lambda t: t.to(torch.get_default_dtype()) if t.is_floating_point() else t)
 
 
-def experience() -> Replay:
+def experience(cameras: Sequence[str] = ()) -> Replay:
     """Demonstrations, and online episodes with takeovers; chunks beyond an end are not imitated."""
-    made = toy.replay(into=Experience(2, 2, 3, 0.9, holdout_every=4, chunk_end="drop"))
+    made = toy.replay(into=Experience(2, 2, 3, 0.9, holdout_every=4, chunk_end="drop", cameras=cameras))
     rng = np.random.default_rng(5)
     for k in range(3):
+        states = rng.normal(size=(26, 2))
         made.add_episode_segment(
-            rng.normal(size=(26, 2)),
+            states,
             rng.uniform(-1, 1, (25, 2)),
             rng.normal(size=25),
             terminated=k == 0,
@@ -59,6 +64,7 @@ def experience() -> Replay:
             source="policy",
             episode_id=str(k),
             interventions=rng.random(25) < 0.5,
+            images={camera: toy.pictures(states) for camera in cameras},
         )
     return made
 
@@ -87,7 +93,7 @@ def left(agent: Agent) -> dict[str, torch.Tensor]:
 
 def train(name: str, world: Alone) -> dict[str, torch.Tensor]:
     """What each stage left, and every scalar of every update."""
-    replay = experience()
+    replay = experience(("front",) if name == "eyes" else ())
     agent = fresh(name, replay, world)
     found: dict[str, torch.Tensor] = {}
     scalars: list[float] = []

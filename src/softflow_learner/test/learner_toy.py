@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from softflow_learner.agent import Agent
 from softflow_learner.config import Config
 from softflow_learner.replay import Replay
+from softflow_node.pictures import RGBImage, encode_png
 from softflow_policy.spec import PolicySpec
 
 SPEC = PolicySpec(
     state_dim=2, horizon=3, action_dim=2, couplings=2, width=16, critic_width=32, critic_layers=2, best_of=4
 )
+
+
+SEES = dataclasses.replace(
+    SPEC, cameras="front", image_size=16, image_width=16, image_features=8, hidden=(0, 1)
+)
+"""The state is hidden: only the pictures tell it."""
+
+
+def picture(state: NDArray[np.float64]) -> RGBImage:
+    """16 x 16, with a spot of light where the state is."""
+    rows, columns = np.mgrid[:16, :16]
+    x, y = 7.5 + 5.0 * np.clip(state, -1.5, 1.5)
+    light = 200.0 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 4.0)
+    return np.repeat(light.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def pictures(states: Iterable[NDArray[np.float64]]) -> list[bytes]:
+    return [encode_png(picture(state)) for state in states]
 
 
 def config(**values: object) -> Config:
@@ -25,6 +48,7 @@ def config(**values: object) -> Config:
         "offline_updates": 10,
         "online_min_steps": 20,
         "online_critic_only_steps": 30,
+        "image_shift": 0.1,
         "holdout_every": 4,
     }
     return Config(**{**short, **values})  # type: ignore[arg-type]
@@ -49,6 +73,7 @@ def replay(seed: int = 0, episodes: int = 12, source: str = "teacher", into: Rep
             truncated=index % 3 != 0,
             source=source,
             episode_id=f"{source}{seed}-{index}",
+            images={camera: pictures(states) for camera in made.cameras},
         )
     return made
 

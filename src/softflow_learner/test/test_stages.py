@@ -66,7 +66,7 @@ def looks(shares: list[float], **values: object) -> list[bool]:
     """Whether the gate sees a plateau at looks with these unexplained shares of the targets' variance."""
     agent, replay = toy.agent(warmup_check_every=1, **values), toy.replay()
     gate, batch = WarmupGate(agent, replay), replay.sample(32, 1.0, np.random.default_rng(0))
-    variance = float(np.var(agent.values(batch.states.numpy(), batch.actions.numpy())))
+    variance = float(np.var(agent.values(batch)))
     plateaus = []
     for share in shares:
         scalars = gate.observe(share / (1.0 - share) * variance, batch)

@@ -14,8 +14,6 @@ Images = Mapping[str, Tensor]
 """Camera -> RGB pictures (B, H, W, 3) uint8, as `thumbnail` makes them."""
 
 GROUPS = 8
-SHIFT = 4 / 84
-"""Of the picture's side: the pad of DrQ (arXiv 2004.13649, section 4) against its 84 pixels."""
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -89,12 +87,7 @@ def random_shift(pictures: Tensor, offsets: Tensor) -> Tensor:
     The augmentation of DrQ (arXiv 2004.13649): the same as a random crop of the padded picture.
     """
     height, width = pictures.shape[1:3]
-    rows = (torch.arange(height) - offsets[:, :1]).clamp(0, height - 1)
-    columns = (torch.arange(width) - offsets[:, 1:]).clamp(0, width - 1)
-    batch = torch.arange(len(pictures))[:, None, None]
+    rows = (torch.arange(height, device=offsets.device) - offsets[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=offsets.device) - offsets[:, 1:]).clamp(0, width - 1)
+    batch = torch.arange(len(pictures), device=offsets.device)[:, None, None]
     return pictures[batch, rows[:, :, None], columns[:, None, :]]
-
-
-def shift_limit(size: int) -> int:
-    """[pixels] by which pictures of this size are moved at most, for `random_shift`."""
-    return max(1, round(SHIFT * size))

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import ActionChunk, Observation
 
-from softflow_node.messages import numpy32
+from softflow_node.messages import from_stamp, numpy32
 from softflow_node.node import SoftflowNode, run_node, stream
-from softflow_node.parameters import bounded
+from softflow_node.parameters import ParameterError, bounded
+from softflow_node.pictures import FrameError, RGBImage
+from softflow_node.topics import parse_topics
 from softflow_policy.alternation import Alternation
 from softflow_policy.loaded import LoadedPolicy
 from softflow_policy.messages import to_chunk
 from softflow_policy.policy import chunk_noise
+from softflow_policy.sight import Sight
 from softflow_policy.updates.node import WeightsUpdates
 from softflow_tasks import make_task, task_ids
 
@@ -39,6 +43,9 @@ class PolicyParameters:
     )
     execute_steps: int = bounded(0, low=0, high=64, doc="steps of a chunk that are played; 0 = all")
     expiry: float = bounded(0.1, low=0.01, high=10.0, unit="s", doc="a chunk is not started later than this")
+    image_topics: str = bounded(
+        "", doc="CompressedImage topics of the cameras that the policy may see, with commas between them"
+    )
     threads: int = bounded(1, low=1, high=16, doc="of PyTorch")
     key_file: str = bounded(
         "", doc="key shared with the learner, a file made by ./softflow key; empty = none"
@@ -61,12 +68,35 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
             self, self.task, self.params.learner, self.params.cache, self.open_guard(self.params.key_file)
         )
         self.updates.start(self.params.weights)
+        self._sight = self._watch()
+        self._waiting: Observation | None = None
         self.create_subscription(Observation, "observation", self._on_observation, stream())
 
     def poll(self) -> float:
         """Look after new weights."""
         self.updates.poll()
         return 0.1
+
+    def _watch(self) -> Sight:
+        try:
+            topics = [self.resolve_topic_name(topic) for topic in parse_topics(self.params.image_topics)]
+        except ValueError as error:
+            raise ParameterError(f"{self.get_name()}: {error}") from error
+        for topic in topics:
+            self.create_subscription(
+                CompressedImage, topic, lambda m, topic=topic: self._on_image(topic, m), stream()
+            )
+        return Sight(topics)
+
+    def _on_image(self, topic: str, message: CompressedImage) -> None:
+        stamp = from_stamp(message.header.stamp)
+        try:
+            self._sight.add(topic, stamp, message.format, bytes(message.data))
+        except FrameError as error:
+            self.refuse("image", error)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._on_observation(waiting)
 
     def _on_observation(self, message: Observation) -> None:
         if message.steps_left > 0:
@@ -81,10 +111,15 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         start = time.perf_counter()
         acting = self._alternation.choose(message.episode_id, active, self.updates.candidate)
         try:
-            self._last = self._plan(acting, message)
+            planned = self._plan(acting, message)
         except ValueError as error:
             self.refuse("observation", error)
             return
+        if planned is None:
+            self._waiting = message
+            self.counters["waits_for_pictures"] += 1
+            return
+        self._last = planned
         self.chunk_pub.publish(self._last)
         self._times.append(time.perf_counter() - start)
         self.counters["chunks"] += 1
@@ -95,7 +130,8 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
     def _is_repetition(last: ActionChunk, message: Observation) -> bool:
         return bool(last.episode_id == message.episode_id and last.obs_step == message.step)
 
-    def _plan(self, acting: LoadedPolicy, message: Observation) -> ActionChunk:
+    def _plan(self, acting: LoadedPolicy, message: Observation) -> ActionChunk | None:
+        """The chunk; None while a picture that the observation names is not here yet."""
         if message.layout_hash != acting.info.layout_hash:
             raise ValueError(
                 f"layout_hash is {message.layout_hash!r}, the weights have {acting.info.layout_hash!r}"
@@ -103,11 +139,16 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         state = numpy32(message.state)
         self.task.check_state(state)
         spec = acting.policy.spec
+        pictures: dict[str, RGBImage] | None = {}
+        if spec.cameras:
+            pictures = self._sight.look(message.images, spec.camera_names, spec.image_size)
+        if pictures is None:
+            return None
         count = self.params.best_of or acting.info.best_of
         # The seed of the episode, not its id, so that a run in lock step repeats.
         key = str(message.seed)
         noise = chunk_noise(self.params.seed, key, message.step, count, spec.horizon, spec.action_dim)
-        planned = acting.policy.plan(state, noise)
+        planned = acting.policy.plan(state, noise, pictures)
         dt = 1.0 / self.task.control_hz
         return to_chunk(planned, message, acting, dt, self.params.execute_steps, self.params.expiry)
 

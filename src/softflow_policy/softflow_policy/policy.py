@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from softflow_node.pictures import RGBImage
 from softflow_policy.critic import EnsembleCritic
+from softflow_policy.eyes import Eyes, Images
 from softflow_policy.families import build_actor
 from softflow_policy.normalizer import Normalizer
 from softflow_policy.spec import PolicySpec
@@ -36,43 +39,67 @@ class PlannedChunk:
 
 
 class ChunkPolicy(nn.Module):
-    """Normaliser, actor and critic. Deterministic: all chance comes in through the noise."""
+    """Normaliser, eyes, actor and critic. Deterministic: all chance comes in through the noise."""
+
+    visible: Tensor
+    """1 for each entry of the state that may be seen, (S,)."""
 
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
         self.normalizer = Normalizer(spec.state_dim)
+        visible = torch.ones(spec.state_dim)
+        visible[list(spec.hidden)] = 0.0
+        self.register_buffer("visible", visible, persistent=False)
         self.flow = build_actor(spec)
         self.critic = EnsembleCritic(spec)
+        self.eyes = Eyes(spec) if spec.cameras else None
+
+    def known(self, states: Tensor, images: Images | None = None) -> Tensor:
+        """States (B, S) not normalised, pictures of a policy with eyes -> what actor and critic are given, (B, I)."""
+        known: Tensor = self.normalizer(states)
+        if self.spec.hidden:
+            known = known * self.visible
+        if self.eyes is None:
+            return known
+        assert images is not None, "a policy with eyes needs pictures"
+        return torch.cat([known, self.eyes(images)], dim=-1)
 
     @torch.inference_mode()
-    def candidates(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def candidates(
+        self, state: Tensor, noise: Tensor, images: Images | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """State (1, S), noise (N, h, A) -> chunks (N, h, A) not clipped, log density (N,), values (N,).
 
         Values are NaN for N = 1: nothing is to be ranked, so the critic is not asked.
         """
-        normalised = self.normalizer(state)
-        chunks, log_prob = self.flow.sample(normalised, noise)
+        known = self.known(state, images)
+        chunks, log_prob = self.flow.sample(known, noise)
         if noise.shape[0] == 1:
             return chunks, log_prob, torch.full_like(log_prob, torch.nan)
-        values = self.critic(normalised.expand(noise.shape[0], -1), chunks.clamp(-1.0, 1.0)).mean(0)
+        values = self.critic(known.expand(noise.shape[0], -1), chunks.clamp(-1.0, 1.0)).mean(0)
         return chunks, log_prob, values
 
-    def plan(self, state: NDArray[Any], noise: NDArray[Any]) -> PlannedChunk:
+    def plan(
+        self, state: NDArray[Any], noise: NDArray[Any], images: Mapping[str, RGBImage] | None = None
+    ) -> PlannedChunk:
         """Best of N chunks by the critics' mean; N = 1 is a plain sample.
 
         Args:
             state: (S,), not normalised.
             noise: (N, h, A), standard normal, see `chunk_noise`.
+            images: camera -> `thumbnail`, of a policy with eyes.
 
         Raises:
-            PlanError: wrong shape, or a number that is not finite.
+            PlanError: wrong shape, a number that is not finite, a camera without a picture.
         """
         self._check("state", state, (self.spec.state_dim,))
         count = max(1, np.shape(noise)[0]) if np.ndim(noise) else 1
         self._check("noise", noise, (count, self.spec.horizon, self.spec.action_dim))
         chunks, log_prob, values = self.candidates(
-            torch.from_numpy(np.array(state, np.float32)[None]), torch.from_numpy(np.array(noise, np.float32))
+            torch.from_numpy(np.array(state, np.float32)[None]),
+            torch.from_numpy(np.array(noise, np.float32)),
+            self._pictures(images or {}),
         )
         best = int(values.argmax()) if count > 1 else 0
         raw = chunks[best].numpy()
@@ -83,6 +110,21 @@ class ChunkPolicy(nn.Module):
         return PlannedChunk(
             actions, float(log_prob[best]) if unchanged else float("nan"), float(values[best])
         )
+
+    def _pictures(self, images: Mapping[str, RGBImage]) -> dict[str, Tensor]:
+        shape = (self.spec.image_size, self.spec.image_size, 3)
+        for name in self.spec.camera_names:
+            if name not in images:
+                raise PlanError(f"images has no camera {name!r}, must have {self.spec.cameras}")
+            if images[name].shape != shape or images[name].dtype != np.uint8:
+                found = f"{images[name].shape} {images[name].dtype}"
+                raise PlanError(f"images[{name!r}] is {found}, must be {shape} uint8")
+        return {name: torch.from_numpy(images[name][None]) for name in self.spec.camera_names}
+
+    def blank(self) -> dict[str, RGBImage]:
+        """A grey picture of each camera."""
+        shape = (self.spec.image_size, self.spec.image_size, 3)
+        return {name: np.full(shape, 127, np.uint8) for name in self.spec.camera_names}
 
     @staticmethod
     def _check(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:

@@ -149,12 +149,13 @@ def _try_plan(policy: ChunkPolicy, info: WeightsInfo) -> None:
     spec = policy.spec
     noise = chunk_noise(0, "trial", 0, info.best_of, spec.horizon, spec.action_dim)
     try:
-        planned = policy.plan(policy.normalizer.mean.numpy(), noise)
+        planned = policy.plan(policy.normalizer.mean.numpy(), noise, policy.blank())
     except PlanError as error:
         raise WeightsError(f"trial plan: {error}") from error
     if info.best_of > 1 and not np.isfinite(planned.q):
         raise WeightsError(f"trial plan: q is {planned.q}, must be finite")
-    raw, _, _ = policy.candidates(policy.normalizer.mean[None], torch.from_numpy(noise))
+    blank = {name: torch.from_numpy(image[None]) for name, image in policy.blank().items()}
+    raw, _, _ = policy.candidates(policy.normalizer.mean[None], torch.from_numpy(noise), blank)
     worst = float(raw.abs().max())
     if not worst <= TRIAL_LIMIT:
         raise WeightsError(

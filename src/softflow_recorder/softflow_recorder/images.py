@@ -6,35 +6,13 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from softflow_node.topics import camera_names, split_reference
+
 KIND = "sensor_msgs/msg/CompressedImage"
-_TRANSPORT = {"compressed", "image", "image_raw", "image_rect", "image_color", "image_rect_color"}
-"""Parts of a topic's name that say how an image travels, not which camera made it."""
 
 
 class MissingImageError(ValueError):
     """A state has no image; the text names camera and step."""
-
-
-def parse_topics(text: str) -> tuple[str, ...]:
-    """Topics of a comma-separated text.
-
-    Raises:
-        ValueError: one is named twice.
-    """
-    topics = tuple(part.strip() for part in text.split(",") if part.strip())
-    if len(set(topics)) < len(topics):
-        raise ValueError(f"parameter 'image_topics' is {text!r}, names a topic twice")
-    return topics
-
-
-def camera_names(topics: Iterable[str]) -> dict[str, str]:
-    """Topic -> the last part of it that names a camera; the whole topic where two would have the same name."""
-    short = {}
-    for topic in topics:
-        parts = [part for part in topic.split("/") if part and part not in _TRANSPORT]
-        short[topic] = parts[-1] if parts else topic
-    taken = list(short.values())
-    return {topic: name if taken.count(name) == 1 else topic for topic, name in short.items()}
 
 
 @dataclass
@@ -54,7 +32,7 @@ class ImageTrack:
 
     def holds(self, references: Iterable[str]) -> bool:
         """Whether all images named `topic@nanoseconds` are there."""
-        return all(_split(reference) in self._data for reference in references)
+        return all(split_reference(reference) in self._data for reference in references)
 
     def select(
         self, stamps: Sequence[int], references: Sequence[Sequence[str]]
@@ -78,15 +56,10 @@ class ImageTrack:
         }
 
     def _pick(self, topic: str, step: int, stamp: int, references: Sequence[str]) -> int:
-        for name, wanted in map(_split, references):
+        for name, wanted in map(split_reference, references):
             if name == topic and (topic, wanted) in self._data:
                 return wanted
         at = bisect_right(self.stamps[topic], stamp)
         if at == 0:
             raise MissingImageError(f"image of {topic} for step {step}: the first is newer")
         return self.stamps[topic][at - 1]
-
-
-def _split(reference: str) -> tuple[str, int]:
-    topic, _, stamp = reference.rpartition("@")
-    return topic, int(stamp) if stamp.isdecimal() else -1

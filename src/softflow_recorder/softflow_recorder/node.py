@@ -32,10 +32,10 @@ from softflow_node.authentication import AuthenticationError
 from softflow_node.messages import check_message, sign_message
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
+from softflow_node.topics import parse_topics
 from softflow_recorder.bag import BagError, load_typestore
 from softflow_recorder.disk import DiskWatch
 from softflow_recorder.images import KIND as IMAGE
-from softflow_recorder.images import parse_topics
 from softflow_recorder.labelling import find_bag, label_bag
 from softflow_recorder.labels import LabelError
 from softflow_recorder.ledger import LedgerError
