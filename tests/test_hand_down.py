@@ -26,9 +26,12 @@ from softflow_bringup.supervisor import Supervisor
 from softflow_learner.journal import read_journal
 from softflow_node.node import latched, reliable, stream
 from softflow_recorder.bag import read_episode
+from softflow_tasks import make_task
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 TIMEOUT = 90.0
+TASK = "ToolCut-v0"
+"""Its episodes last, whatever an untrained policy does: none ends while the hand is being stopped."""
 
 
 class Operator:
@@ -86,9 +89,10 @@ class Operator:
         return sum(e.last_step for e in self.ends("") if e.kind != EpisodeEvent.DISCARDED)
 
     def in_mid_episode(self) -> bool:
-        """Whether an episode has steps and no end yet."""
+        """Whether an episode has steps, and more to come."""
         over = {e.episode_id for e in self.ends("")}
-        return self.state.step >= 2 and bool(self.state.episode_id) and self.state.episode_id not in over
+        inside = 2 <= self.state.step <= make_task(TASK).horizon // 2
+        return inside and bool(self.state.episode_id) and self.state.episode_id not in over
 
     def starts(self) -> int:
         return sum(e.kind == EpisodeEvent.START for e in self.events)
@@ -114,9 +118,10 @@ def rounds(learner: Path) -> int:
 def test_an_emergency_stop_ends_the_episode_and_learning_waits_for_the_next(
     operator: Operator, tmp_path: Path
 ) -> None:
-    weights = prepare_learner(tmp_path / "learner")
+    weights = prepare_learner(tmp_path / "learner", task_id=TASK)
     arguments = {
-        "speed": "1",
+        "task": TASK,
+        "speed": "4",
         "run": tmp_path / "robot",
         "learner_run": tmp_path / "learner",
         "weights": weights,

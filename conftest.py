@@ -1,0 +1,16 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of running nodes share the machine with whatever else runs there: one that fails is run once more.
+
+    The summary names those that had to be (RERUN): they point at a race, in the test or in what it tests.
+    """
+    if config.pluginmanager.hasplugin("rerunfailures"):
+        for item in items:
+            if item.get_closest_marker("ros"):
+                item.add_marker(pytest.mark.flaky(reruns=1))
