@@ -11,11 +11,12 @@ from softflow_bringup.keystore import policy_files
 Permissions = set[tuple[str, str]]
 """(right, name), such as ("publish", "/hand0/action_chunk")."""
 # Simulated time is an option of every node; the driver of another process gives it. Perception takes objects from the
-# simulation or from the eyes.
+# simulation or from the eyes; pictures are named and recorded on request.
 OPTIONAL = {
     ("subscribe", "/clock"),
     ("subscribe", "/hand0/object_state"),
     ("subscribe", "/hand0/object_seen"),
+    ("subscribe", "/hand0/camera/front/image/compressed"),
 }
 
 

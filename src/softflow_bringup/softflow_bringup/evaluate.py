@@ -32,6 +32,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
     parser.add_argument("--eyes", choices=("none", "camera"), default="none", help="see the graph argument")
+    parser.add_argument(
+        "--pictures", action="store_true", help="for a policy that sees, see the graph argument"
+    )
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
     if not options.weights.is_file():
@@ -43,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         "seed": options.seed,
         "speed": options.speed,
         "eyes": options.eyes,
+        "pictures": options.pictures,
         "weights": options.weights.resolve(),
     }
     try:

@@ -113,7 +113,8 @@ class GraphDescription:
 _GRAPH_KEYS = ("help", "arguments", "nodes")
 _ARGUMENT_KEYS = ("default", "help", "choices")
 # Key in the YAML -> kind of its value. `use` takes the entry of that name from the catalogue as a base. `when` names
-# arguments with the value, or list of values, that each must have; else the node is left out.
+# arguments with the value, or list of values, that each must have; else the node is left out. Of a list of such
+# mappings one is enough.
 _NODE_KEYS: dict[str, type] = {
     "use": str,
     "package": str,
@@ -306,7 +307,10 @@ def _make_node(
 
 
 def _holds(where: str, conditions: Any, values: Mapping[str, Any]) -> bool:
-    """Whether each named argument has the given value, or one of a list of them."""
+    """Whether each named argument has the given value, or one of a list of them; of several conditions, any."""
+    if isinstance(conditions, list):
+        # Each is looked at: a wrong one is named whether it is needed or not.
+        return True in [_holds(f"{where}[{i}]", one, values) for i, one in enumerate(conditions)]
     for name, wanted in check_kind(where, conditions, dict).items():
         if name not in values:
             raise GraphError(f"{where}: unknown argument {name!r}; {suggest(name, values)}")

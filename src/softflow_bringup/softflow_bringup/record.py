@@ -25,6 +25,7 @@ def graph_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "task": options.task,
         "seed": options.seed,
         "source": options.source,
+        "pictures": options.pictures,
         "speed": options.speed or ("1" if human else "max"),
         "lock_step": options.lock_step or ("true" if human else "auto"),
     }
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
         choices=("auto", "true", "false"),
         help="simulation waits for who shows how; auto, with teleop true. A real hand: false",
     )
+    parser.add_argument("--pictures", action="store_true", help="record the camera's, see the graph argument")
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
     shown = 0

@@ -124,6 +124,35 @@ def test_frames_on_request(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
+@pytest.mark.parametrize("eyes", ["none", "camera"])
+def test_pictures_are_taken_watched_named_and_recorded_on_request(name: str, eyes: str) -> None:
+    graph = load_graph(name, {"pictures": "true", "eyes": eyes})
+    extra = {n.name for n in graph.nodes} - {n.name for n in load_graph(name).nodes}
+    assert extra == {"camera", "pose"}
+    assert len(graph.nodes) == len(load_graph(name).nodes) + 2
+    for node in ("perception", "recorder"):
+        assert graph.node(node).parameters["image_topics"] == "camera/front/image/compressed"
+    assert graph.node("camera").parameters["recorded"] is True
+    assert graph.node("pose").parameters["eyes"] == graph.node("perception").parameters["eyes"] == eyes
+    without = load_graph(name, {"eyes": eyes})
+    assert {n.name for n in without.nodes if n.name in extra} == (extra if eyes == "camera" else set())
+    assert not without.node("recorder").parameters["image_topics"]
+    assert without.node("recorder").parameters["ship"] == graph.node("recorder").parameters["ship"]
+
+
+def test_of_several_conditions_one_is_enough_and_each_is_checked(tmp_path: Path) -> None:
+    text = "arguments: {a: {default: 1, help: x}, b: {default: 1, help: x}}\n"
+    one = write(
+        tmp_path, text + TALKER + ", when: [{a: 2}, {b: [2, 3]}]}, {package: d, executable: t, name: o}]"
+    )
+    for values, there in (({}, False), ({"a": 2}, True), ({"b": 3}, True), ({"a": 2, "b": 2}, True)):
+        assert ("talker" in {n.name for n in load_graph(one, values).nodes}) == there, values
+    wrong = write(tmp_path, text + TALKER + ", when: [{a: 1}, {c: 2}]}]")
+    with pytest.raises(GraphError, match=r"when\[1\]: unknown argument 'c'"):
+        load_graph(wrong)
+
+
 def test_demonstrations_of_a_human_need_no_teacher() -> None:
     graph = load_graph("record_demos", {"source": "teleop"})
     assert [n.name for n in graph.nodes] == [

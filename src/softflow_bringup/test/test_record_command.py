@@ -14,7 +14,15 @@ from softflow_bringup.teleop import node_arguments
 
 def options(**changes: Any) -> Namespace:
     return Namespace(
-        **{"task": "ToolCut-v0", "seed": 3, "source": "teacher", "speed": None, "lock_step": None} | changes
+        **{
+            "task": "ToolCut-v0",
+            "seed": 3,
+            "source": "teacher",
+            "speed": None,
+            "lock_step": None,
+            "pictures": False,
+        }
+        | changes
     )
 
 
@@ -32,6 +40,12 @@ def test_a_human_has_time(changes: dict[str, Any], speed: str, lock_step: str) -
     given = graph_arguments(options(**changes))
     driver = load_graph("record_demos", given).node("hand_driver").parameters
     assert (driver["speed"], driver["lock_step"], driver["task"]) == (speed, lock_step, "ToolCut-v0")
+
+
+def test_pictures_on_request() -> None:
+    for wanted in (False, True):
+        graph = load_graph("record_demos", graph_arguments(options(pictures=wanted)))
+        assert ("camera" in {n.name for n in graph.nodes}) == wanted
 
 
 def test_the_keyboard_is_the_robots() -> None:

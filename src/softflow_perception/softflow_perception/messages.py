@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from softflow_msgs.msg import HandState, ObjectState, Observation
@@ -44,7 +44,9 @@ def to_observation(
     aligned: Aligned[object],
     obs_id: int,
     unseen: Collection[str] = (),
+    images: Sequence[str] = (),
 ) -> Observation:
+    """`images`: references, `topic@nanoseconds`."""
     message = Observation(
         episode_id=hand.episode_id,
         seed=hand.seed,
@@ -59,6 +61,7 @@ def to_observation(
         sensor_stamps=[to_stamp(s) for s in aligned.stamps.values()],
         sensor_valid=[name not in unseen for name in aligned.stamps],
         skew=aligned.skew,
+        images=list(images),
     )
     message.header.stamp = to_stamp(max(aligned.stamps.values()))
     message.header.frame_id = hand.header.frame_id

@@ -1,17 +1,22 @@
-"""The perception node: hand state + object states -> observation."""
+"""The perception node: hand state + object states + stamps of pictures -> observation."""
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
+from functools import partial
 
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import HandState, ObjectState, Observation
 
 from softflow_node.messages import from_stamp
 from softflow_node.node import SoftflowNode, run_node, stream
-from softflow_node.parameters import bounded
-from softflow_perception.alignment import Aligner
+from softflow_node.parameters import ParameterError, bounded
+from softflow_perception.alignment import Aligned, Aligner, Patience
 from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
+from softflow_recorder.images import camera_names, parse_topics
 from softflow_tasks import make_task, task_ids
 
 HAND = "hand_state"
@@ -32,51 +37,111 @@ class PerceptionParameters:
     max_skew: float = bounded(
         0.025, low=1e-4, high=1.0, unit="s", doc="between the sensors of one observation"
     )
+    image_topics: str = bounded(
+        "", doc="CompressedImage topics that each observation names a picture of, separated by commas"
+    )
+    image_skew: float = bounded(
+        0.025,
+        low=1e-4,
+        high=1.0,
+        unit="s",
+        doc="between a hand state and its pictures; below half a control period a simulated one has its own",
+    )
 
 
 class PerceptionNode(SoftflowNode[PerceptionParameters]):
     """Publishes one observation for each hand state that has a partner from every other sensor.
 
     An object that is out of sight keeps its last known numbers, and the observation says so: control goes on, and
-    whoever judges the episode decides how long that may last.
+    whoever judges the episode decides how long that may last. A state without a picture of every camera is left out.
     """
 
     def __init__(self) -> None:
         super().__init__("perception", PerceptionParameters)
         self.task = make_task(self.params.task)
-        self.aligner: Aligner[object] = Aligner(HAND, self.task.objects, self.params.max_skew)
+        self._topics = self._find_cameras()
+        self.aligner: Aligner[object] = Aligner(
+            HAND,
+            (*self.task.objects, *self._topics),
+            self.params.max_skew,
+            skews=dict.fromkeys(self._topics, self.params.image_skew),
+        )
+        self.patience, self._said = Patience(HAND), False
         self._obs_id = 0
         self.pub = self.create_recorded_publisher(Observation, "observation")
         self.create_subscription(HandState, HAND, self._on_hand, stream())
         self.create_subscription(ObjectState, OBJECT_TOPICS[self.params.eyes], self._on_object, stream())
+        for name, topic in self._topics.items():
+            self.create_subscription(CompressedImage, topic, partial(self._on_image, name), stream())
+
+    def _find_cameras(self) -> dict[str, str]:
+        """Name of a camera -> its topic, in full as the recorder has it."""
+        try:
+            topics = parse_topics(self.params.image_topics)
+        except ValueError as error:
+            raise ParameterError(f"{self.get_name()}: {error}") from error
+        found = {name: topic for topic, name in camera_names(map(self.resolve_topic_name, topics)).items()}
+        if taken := found.keys() & {HAND, *self.task.objects}:
+            raise ParameterError(
+                f"{self.get_name()}: parameter 'image_topics' is {self.params.image_topics!r}: "
+                f"{min(taken)!r} is the name of another sensor"
+            )
+        return found
+
+    def poll(self) -> float:
+        """Say once who keeps the others waiting."""
+        fault, said = self.fault(), self._said
+        self._said = bool(fault)
+        if fault and not said:
+            self.get_logger().error(fault)
+        elif said and not fault:
+            self.get_logger().info("observations go on")
+        return 0.2
+
+    def fault(self) -> str:
+        """Which sensor is missing, and since when."""
+        return self.patience.fault(self.aligner.missing(), time.monotonic())
 
     def _on_hand(self, message: HandState) -> None:
-        self._add(HAND, message)
+        self._add(HAND, message.header.stamp, message)
 
     def _on_object(self, message: ObjectState) -> None:
         self.counters["object_out_of_sight"] += not message.valid
         if message.object_name not in self.task.objects:
             self.counters["objects_of_no_use"] += 1
         else:
-            self._add(message.object_name, message)
+            self._add(message.object_name, message.header.stamp, message)
 
-    def _add(self, sensor: str, message: HandState | ObjectState) -> None:
-        for aligned in self.aligner.add(sensor, from_stamp(message.header.stamp), message):
-            hand = aligned.samples[HAND]
-            assert isinstance(hand, HandState)
-            found = {name: aligned.samples[name] for name in self.task.objects}
-            objects = {n: to_object_sample(o) for n, o in found.items() if isinstance(o, ObjectState)}
-            unseen = [name for name, o in found.items() if isinstance(o, ObjectState) and not o.valid]
-            try:
-                sample = to_hand_sample(hand, len(self.task.joint_names), self.task.action_dim)
-                state = self.task.observe(sample, objects)
-                self.task.check_state(state)
-            except ValueError as error:
-                self.refuse(HAND, error)
-                continue
-            self._obs_id += 1
-            self.pub.publish(to_observation(self.task, state, hand, aligned, self._obs_id, unseen))
+    def _on_image(self, name: str, message: CompressedImage) -> None:
+        # Its stamp is enough here: the picture itself goes to whoever wants to see it.
+        self.counters["pictures"] += 1
+        self._add(name, message.header.stamp, None)
+
+    def _add(self, sensor: str, stamp: Time, sample: HandState | ObjectState | None) -> None:
+        self.patience.heard(sensor, time.monotonic())
+        for aligned in self.aligner.add(sensor, from_stamp(stamp), sample):
+            self.patience.paired()
+            self._observe(aligned)
         self.counters["given_up"] = self.aligner.given_up
+        for name, count in self.aligner.late.items():
+            self.counters[f"late_{name}"] = count
+
+    def _observe(self, aligned: Aligned[object]) -> None:
+        hand = aligned.samples[HAND]
+        assert isinstance(hand, HandState)
+        found = {name: aligned.samples[name] for name in self.task.objects}
+        objects = {n: to_object_sample(o) for n, o in found.items() if isinstance(o, ObjectState)}
+        unseen = [name for name, o in found.items() if isinstance(o, ObjectState) and not o.valid]
+        images = [f"{topic}@{aligned.stamps[name]}" for name, topic in self._topics.items()]
+        try:
+            sample = to_hand_sample(hand, len(self.task.joint_names), self.task.action_dim)
+            state = self.task.observe(sample, objects)
+            self.task.check_state(state)
+        except ValueError as error:
+            self.refuse(HAND, error)
+            return
+        self._obs_id += 1
+        self.pub.publish(to_observation(self.task, state, hand, aligned, self._obs_id, unseen, images))
 
 
 def main() -> None:

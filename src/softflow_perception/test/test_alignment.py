@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow_perception.alignment import Aligner
+from softflow_perception.alignment import LATE_AFTER, Aligner, Patience
 
 MS = 1_000_000
 
@@ -66,6 +66,54 @@ def test_every_other_sensor_is_needed() -> None:
     assert made.add("hand", 0, "h") == []
     (aligned,) = made.add("camera", 4 * MS, "c")
     assert set(aligned.samples) == {"hand", "object", "camera"} and aligned.skew == pytest.approx(0.004)
+
+
+def test_a_sensor_may_have_a_bound_of_its_own() -> None:
+    for stamp, complete in ((-40, True), (-41, False), (40, True), (41, False)):
+        made: Aligner[str] = Aligner("hand", ("object", "camera"), 0.01, skews={"camera": 0.04})
+        made.add("object", 100 * MS, "o")
+        made.add("camera", (100 + stamp) * MS, "c")
+        assert len(made.add("hand", 100 * MS, "h")) == complete, stamp
+
+
+def test_who_was_late_is_counted_also_when_more_wait_than_there_is_room_for() -> None:
+    made = aligner(("object", "camera"), depth=3)
+    for step in range(5):
+        made.add("hand", step * 50 * MS, f"h{step}")
+        made.add("object", step * 50 * MS, "o")
+    assert made.given_up == 2 and made.late == {"camera": 2}
+    (aligned,) = made.add("camera", 200 * MS, "c")
+    assert aligned.samples["hand"] == "h4"
+    assert made.given_up == 4 and made.late["camera"] == 4
+
+
+def test_who_is_missing_is_named_with_how_far_off_it_is() -> None:
+    made: Aligner[str] = Aligner("hand", ("object", "camera"), 0.01, skews={"camera": 0.02})
+    assert made.missing() == {}
+    made.add("camera", 0, "c")
+    made.add("hand", 50 * MS, "h")
+    assert made.missing() == {"object": "no sample", "camera": "-0.050 s off, limit 0.02 s"}
+    made.add("object", 50 * MS, "o")
+    assert set(made.missing()) == {"camera"}
+    made.add("camera", 50 * MS, "c")
+    assert made.missing() == {}
+
+
+def test_patience_ends_with_the_name_of_who_is_missing_and_begins_anew_with_a_set() -> None:
+    patience, missing = Patience("hand"), {"front": "-0.050 s off, limit 0.025 s", "tool": "no sample"}
+    assert patience.fault(missing, 100.0) == ""
+    patience.heard("front", 9.0)
+    patience.heard("hand", 10.0)
+    patience.heard("hand", 10.9)
+    assert patience.fault(missing, 10.0 + LATE_AFTER) == ""
+    assert patience.fault(missing, 12.0) == (
+        "no observation for 2.0 s: front last came 3.0 s ago (-0.050 s off, limit 0.025 s), tool never came"
+    )
+    assert patience.fault({}, 12.0) == ""
+    patience.paired()
+    assert patience.fault(missing, 100.0) == ""
+    patience.heard("hand", 100.0)
+    assert patience.fault(missing, 100.5) == "" and patience.fault(missing, 101.5) != ""
 
 
 def test_an_unknown_sensor_is_named_with_the_known_ones() -> None:

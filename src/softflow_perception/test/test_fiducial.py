@@ -10,7 +10,7 @@ from softflow_perception.camera_model import CameraModel
 from softflow_perception.fiducial import Corners, TagDetector, estimate
 from softflow_perception.rotations import FloatArray, exp, from_quaternion, log
 from softflow_perception.tracking import PoseFilter
-from softflow_sim.cameras import SimulatedCamera, cube_camera
+from softflow_sim.cameras import SimulatedCamera, optics
 from softflow_sim.cube_scene import CubeScene
 from softflow_sim.teacher import CubeTeacher
 from softflow_tasks.cube_rotation import REST_HEIGHT
@@ -21,7 +21,7 @@ POSITION = np.array([0.004, -0.003, REST_HEIGHT + 0.002])
 
 
 def camera(name: str = "front", distortion: tuple[float, ...] = (0, 0, 0, 0, 0)) -> CameraModel:
-    ideal = cube_camera(name)
+    ideal = optics("CubeRotation-v0", name)
     return CameraModel(
         name, ideal.width, ideal.height, ideal.matrix, np.array(distortion), ideal.rotation, ideal.position
     )

@@ -20,7 +20,7 @@ from softflow_perception.calibration.hand_eye import Pose, load_poses
 from softflow_perception.calibration.views import BoardTarget
 from softflow_perception.camera_model import CalibrationError, CameraModel, load_camera
 from softflow_perception.rotations import exp, log, to_quaternion
-from softflow_sim.cameras import SimulatedCamera, cube_camera
+from softflow_sim.cameras import SimulatedCamera, optics
 from softflow_sim.cube_scene import CubeScene
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -117,7 +117,11 @@ def test_the_deviation_is_that_of_the_errors() -> None:
 
 def test_the_simulated_cube_gives_the_place_of_the_simulated_camera(tmp_path: Path) -> None:
     """The task's own cube, lying at known poses in the drawn scene."""
-    scene, eye, ideal = CubeScene(), SimulatedCamera("CubeRotation-v0", "front"), cube_camera("front")
+    scene, eye, ideal = (
+        CubeScene(),
+        SimulatedCamera("CubeRotation-v0", "front"),
+        optics("CubeRotation-v0", "front"),
+    )
     images, content = tmp_path / "images", {}
     images.mkdir()
     for seed in range(4):

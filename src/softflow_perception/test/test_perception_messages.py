@@ -61,3 +61,8 @@ def test_an_observation_carries_what_belongs_to_the_hand_state() -> None:
     assert from_stamp(message.header.stamp) == 1_004_000_000 and message.header.frame_id == "hand_base"
     assert [from_stamp(s) for s in message.sensor_stamps] == list(stamps.values())
     assert message.skew == pytest.approx(0.004)
+    assert not message.images
+    (name,) = to_observation(
+        task, state, hand, Aligned(dict.fromkeys(stamps), stamps), 9, images=["/hand0/a@3"]
+    ).images
+    assert name == "/hand0/a@3"

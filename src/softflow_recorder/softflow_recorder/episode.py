@@ -133,9 +133,9 @@ class EpisodeAssembler:
             if revision >= known:
                 self.rewards[step] = (revision, float(value))
 
-    def add_image(self, topic: str, message: Any) -> None:
-        """Add a compressed image by its whole topic."""
-        self.images.add(topic, _nanoseconds(message), bytes(message.data) if self.keep_images else b"")
+    def add_image(self, topic: str, message: Any) -> bool:
+        """Add a compressed image by its whole topic; whether it is new."""
+        return self.images.add(topic, _nanoseconds(message), bytes(message.data) if self.keep_images else b"")
 
     def _add_observation(self, message: Any) -> None:
         if message.step in self.states:

@@ -23,12 +23,13 @@ class ImageTrack:
     """topic -> stamps, ascending"""
     _data: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
-    def add(self, topic: str, stamp: int, data: bytes) -> None:
-        """Add an image; one that came before is ignored."""
+    def add(self, topic: str, stamp: int, data: bytes) -> bool:
+        """Add an image; one that came before is ignored. Whether it is new."""
         if (topic, stamp) in self._data:
-            return
+            return False
         insort(self.stamps.setdefault(topic, []), stamp)
         self._data[topic, stamp] = data
+        return True
 
     def holds(self, references: Iterable[str]) -> bool:
         """Whether all images named `topic@nanoseconds` are there."""

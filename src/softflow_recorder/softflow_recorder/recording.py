@@ -178,7 +178,8 @@ class Recordings:
 
     def _write(self, recording: Recording, raw: Raw) -> None:
         if raw.type == IMAGE:
-            recording.assembler.add_image(raw.topic, raw.message)
+            if not recording.assembler.add_image(raw.topic, raw.message):
+                return  # a world that waits repeats its state, and the picture of it
         else:
             recording.assembler.add(raw.name, raw.message)
         try:

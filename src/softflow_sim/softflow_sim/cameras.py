@@ -9,20 +9,42 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow_sim.catalogue import make_scene
 from softflow_sim.cube_scene import CubeScene
 from softflow_sim.scene import Scene
-from softflow_tasks.cube_rotation import REST_HEIGHT
+from softflow_tasks.cube_rotation import REST_HEIGHT, CubeRotation
 from softflow_tasks.task import FloatArray, Objects
+from softflow_tasks.tool_cut import ToolCut
 
 NOISE = 2.0
 """[1/255] standard deviation of a pixel."""
 _NOISE_MARGIN = 64
 WIDTH, HEIGHT = 640, 480
 """[pixels]"""
-_NARROW = 25.0
-"""[deg] vertical field of view; the cube fills a third of the picture."""
-_STANDS = {"front": (0.20, -0.20, 0.13), "right": (0.20, 0.20, 0.13)}
-"""[m] Between two fingers each, where a finger hides least."""
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a camera stands and looks, upright."""
+
+    position: tuple[float, float, float]
+    """[m] in the hand's base frame"""
+    target: tuple[float, float, float]
+    """[m] what is in the middle of the picture"""
+    field: float
+    """[deg] vertical field of view"""
+
+
+_CUBE = (0.0, 0.0, REST_HEIGHT)
+_STANDS = {
+    # Between two fingers each, where a finger hides least; the cube fills a third of the picture.
+    CubeRotation.id: {
+        "front": Stand((0.20, -0.20, 0.13), _CUBE, 25.0),
+        "right": Stand((0.20, 0.20, 0.13), _CUBE, 25.0),
+    },
+    # Oblique: blades open along x, the tapes lie apart along y; the hand stays in the picture at both.
+    ToolCut.id: {"front": Stand((0.27, -0.20, 0.22), (0.0, 0.0, 0.075), 43.0)},
+}
 
 
 @dataclass(frozen=True)
@@ -41,31 +63,34 @@ class Optics:
     """[m] (3,) in the hand's base frame"""
 
 
-def camera_names() -> tuple[str, ...]:
-    """Names that `cube_camera` knows."""
-    return tuple(_STANDS)
+def camera_names(task_id: str) -> tuple[str, ...]:
+    """Names of the cameras of a task's scene. Raises ValueError for a task without."""
+    if task_id not in _STANDS:
+        raise ValueError(f"task: {task_id!r} has no simulated cameras; known: {', '.join(sorted(_STANDS))}")
+    return tuple(_STANDS[task_id])
 
 
-def cube_camera(name: str) -> Optics:
-    """A camera of the cube's scene, "front" or "right". Raises ValueError for another name."""
-    if name not in _STANDS:
-        raise ValueError(f"camera: {name!r} is unknown; known: {', '.join(_STANDS)}")
-    position = np.array(_STANDS[name])
-    forward = np.array([0.0, 0.0, REST_HEIGHT]) - position
+def optics(task_id: str, name: str) -> Optics:
+    """A camera of a task's scene. Raises ValueError for a task without cameras or an unknown camera."""
+    known = camera_names(task_id)
+    if name not in known:
+        raise ValueError(f"camera: {name!r} is unknown; known: {', '.join(known)}")
+    stand = _STANDS[task_id][name]
+    position = np.array(stand.position)
+    forward = np.array(stand.target) - position
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)
-    focal = HEIGHT / 2 / np.tan(np.deg2rad(_NARROW) / 2)
+    focal = HEIGHT / 2 / np.tan(np.deg2rad(stand.field) / 2)
     # Pixel centres are whole numbers in OpenCV, so the middle of the picture is half a pixel before its half.
     matrix = np.array([[focal, 0.0, (WIDTH - 1) / 2], [0.0, focal, (HEIGHT - 1) / 2], [0.0, 0.0, 1.0]])
     return Optics(WIDTH, HEIGHT, matrix, np.stack([right, down, forward], axis=1), position)
 
 
 def _scene(task_id: str) -> Scene:
-    if task_id != "CubeRotation-v0":
-        raise ValueError(f"task: {task_id!r} has no simulated cameras; known: CubeRotation-v0")
-    return CubeScene(tags=True)
+    # Only who looks at the cube needs its tags.
+    return CubeScene(tags=True) if task_id == CubeRotation.id else make_scene(task_id)
 
 
 class SimulatedCamera:
@@ -73,13 +98,13 @@ class SimulatedCamera:
 
     def __init__(self, task_id: str, name: str) -> None:
         """Raises ValueError for a task without cameras or an unknown camera."""
-        self.optics = cube_camera(name)
+        self.optics = optics(task_id, name)
         self._scene = _scene(task_id)
         self._rng = np.random.default_rng(0)
         size = (self.optics.height + _NOISE_MARGIN, self.optics.width + _NOISE_MARGIN, 3)
         self._noise = np.rint(self._rng.normal(0.0, NOISE, size)).astype(np.int16)
         mj, number = self._scene.model, self._scene.model.camera("camera").id
-        mj.cam_fovy[number] = _NARROW
+        mj.cam_fovy[number] = _STANDS[task_id][name].field
         mj.cam_pos[number] = self.optics.position
         # MuJoCo's cameras look along -z with y up.
         rotation = self.optics.rotation @ np.diag([1.0, -1.0, -1.0])

@@ -101,12 +101,32 @@ class Scene(ABC):
 
     def show(self, joints: FloatArray, objects: Objects) -> None:
         """Put hand (J,) [rad, m] and objects where another scene has them, to be looked at; nothing is stepped."""
-        self.data.qpos[: self._joints] = joints
+        model, data = self.model, self.data
+        data.qpos[: self._joints] = joints
+        hinged = []
         for name, sample in objects.items():
-            first = self.model.jnt_qposadr[self.model.body_jntadr[self._bodies[name]]]
+            body = self._bodies[name]
             x, y, z, w = sample.quaternion
-            self.data.qpos[first : first + 7] = [*sample.position, w, x, y, z]
-        mujoco.mj_forward(self.model, self.data)
+            mocap, joint = model.body_mocapid[body], model.body_jntadr[body]
+            if mocap >= 0:
+                data.mocap_pos[mocap], data.mocap_quat[mocap] = sample.position, (w, x, y, z)
+            elif model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_HINGE:
+                hinged.append((body, joint, np.array([w, x, y, z])))
+            else:
+                first = model.jnt_qposadr[joint]
+                data.qpos[first : first + 7] = [*sample.position, w, x, y, z]
+        mujoco.mj_kinematics(model, data)
+        for body, joint, quaternion in hinged:
+            data.qpos[model.jnt_qposadr[joint]] = self._angle(body, joint, quaternion)
+        mujoco.mj_forward(model, data)
+
+    def _angle(self, body: int, joint: int, quaternion: FloatArray) -> float:
+        """[rad] of the hinge that gives a body its orientation (wxyz) while its parent is where it is."""
+        inverse, relative, turn = np.zeros(4), np.zeros(4), np.zeros(3)
+        mujoco.mju_negQuat(inverse, self.data.xquat[self.model.body_parentid[body]])
+        mujoco.mju_mulQuat(relative, inverse, quaternion)
+        mujoco.mju_quat2Vel(turn, relative, 1.0)
+        return float(turn @ self.model.jnt_axis[joint])
 
     def render(self, width: int = 640, height: int = 480, camera: str = "camera") -> NDArray[np.uint8]:
         """RGB picture (height, width, 3)."""
