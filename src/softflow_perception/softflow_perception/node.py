@@ -14,9 +14,9 @@ from softflow_msgs.msg import HandState, ObjectState, Observation
 from softflow_node.messages import from_stamp
 from softflow_node.node import SoftflowNode, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
+from softflow_node.topics import camera_names, parse_topics
 from softflow_perception.alignment import Aligned, Aligner, Patience
 from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
-from softflow_recorder.images import camera_names, parse_topics
 from softflow_tasks import make_task, task_ids
 
 HAND = "hand_state"
