@@ -96,7 +96,8 @@ class Agent:
         return policy
 
     def _adam(self, module: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(module.parameters(), lr=self.config.learning_rate, fused=True)
+        learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(learned, lr=self.config.learning_rate, fused=True)
 
     def fit_normalizer(self, states: np.ndarray) -> None:
         """Once, before imitation, from the demonstrations' states (N, S)."""

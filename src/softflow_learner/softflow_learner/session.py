@@ -54,15 +54,28 @@ SPEC_SETTINGS = {field.name for field in dataclasses.fields(PolicySpec)} - {"sta
 """What a setting may say about the networks; the other two numbers are the task's."""
 
 
+TRUNK = "encoder_weights"
+"""A setting of a new run: the file that a frozen encoder is taken from."""
+
+
 def new_agent(task: Task, settings: Mapping[str, Any]) -> Agent:
-    """Before its first update. Raises ParameterError."""
+    """Before its first update. Raises ParameterError, TrunkError."""
     settings = resolved(task, settings)
     shape = {name: value for name, value in settings.items() if name in SPEC_SETTINGS}
     shape |= {"state_dim": task.layout.size, "action_dim": task.action_dim}
     if settings.get("critic") == "per_step":
         shape.setdefault("horizon", 1)
-    rest = {name: value for name, value in settings.items() if name not in SPEC_SETTINGS}
-    return Agent(from_mapping(PolicySpec, shape, "settings"), from_mapping(Config, rest, "settings"))
+    rest = {n: v for n, v in settings.items() if n not in SPEC_SETTINGS and n != TRUNK}
+    agent = Agent(from_mapping(PolicySpec, shape, "settings"), from_mapping(Config, rest, "settings"))
+    trunk = settings.get(TRUNK)
+    if (agent.spec.encoder == "resnet18") != bool(trunk):
+        raise ParameterError(
+            f"settings: parameter {TRUNK!r} is {trunk!r}, must be a safetensors file with resnet18, "
+            "nothing with another encoder"
+        )
+    if trunk and agent.policy.eyes is not None:
+        agent.policy.eyes.take_trunks(Path(str(trunk)))
+    return agent
 
 
 def resolved(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +119,8 @@ def change_settings(agent: Agent, settings: Mapping[str, Any]) -> None:
     """Settings of a restored agent: its config changes, its networks cannot. Raises ParameterError."""
     values = dataclasses.asdict(agent.config)
     for name, value in settings.items():
+        if name == TRUNK:
+            continue  # The checkpoint has its numbers.
         if name not in SPEC_SETTINGS:
             values[name] = value
         elif value != getattr(agent.spec, name):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from softflow_policy.resnet import CHANNELS, ResNetTrunk, TrunkError
 from softflow_policy.spec import PolicySpec
 
 Images = Mapping[str, Tensor]
@@ -48,21 +50,34 @@ def spatial_softmax(maps: Tensor) -> Tensor:
     return torch.cat([(weights.sum(2) * across).sum(-1), (weights.sum(3) * down).sum(-1)], dim=1)
 
 
-class PictureEncoder(nn.Module):
-    """A camera's picture -> `image_features` numbers of about unit size."""
+class SmallTrunk(nn.Module):
+    """A convolution and two residual blocks."""
 
-    def __init__(self, width: int, features: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width // 2, 3, 2, padding=1, bias=False)
         self.stem_norm = norm(width // 2)
         self.blocks = nn.Sequential(ResidualBlock(width // 2, width, 2), ResidualBlock(width, width, 1))
-        self.head = nn.Linear(2 * width, features)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [0, 1] -> maps (B, width, H / 4, W / 4)."""
+        maps: Tensor = self.blocks(F.silu(self.stem_norm(self.stem(2.0 * pictures - 1.0))))
+        return maps
+
+
+class PictureEncoder(nn.Module):
+    """A camera's picture -> `features` numbers of about unit size."""
+
+    def __init__(self, width: int, features: int, kind: str = "small") -> None:
+        """`width`: channels of the small trunk."""
+        super().__init__()
+        self.trunk = ResNetTrunk() if kind == "resnet18" else SmallTrunk(width)
+        self.head = nn.Linear(2 * (CHANNELS if kind == "resnet18" else width), features)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """RGB (B, H, W, 3) uint8 -> (B, F)."""
-        x = pictures.permute(0, 3, 1, 2).to(self.head.weight.dtype) / 127.5 - 1.0
-        x = F.silu(self.stem_norm(self.stem(x)))
-        code = self.head(spatial_softmax(self.blocks(x)))
+        pixels = pictures.permute(0, 3, 1, 2).to(self.head.weight.dtype) / 255.0
+        code = self.head(spatial_softmax(self.trunk(pixels)))
         return F.layer_norm(code, code.shape[-1:])
 
 
@@ -73,8 +88,19 @@ class Eyes(nn.Module):
         super().__init__()
         self.cameras = spec.camera_names
         self.encoders = nn.ModuleDict(
-            {name: PictureEncoder(spec.image_width, spec.image_features) for name in self.cameras}
+            {
+                name: PictureEncoder(spec.image_width, spec.image_features, spec.encoder)
+                for name in self.cameras
+            }
         )
+
+    def take_trunks(self, path: Path) -> None:
+        """Give every camera's trunk the weights of a file, see `ResNetTrunk.take`. Raises TrunkError."""
+        for encoder in self.encoders.values():
+            trunk = encoder.trunk
+            if not isinstance(trunk, ResNetTrunk):
+                raise TrunkError("encoder_weights: is for encoder resnet18, the encoder is small")
+            trunk.take(path)
 
     def forward(self, images: Images) -> Tensor:
         """-> (B, F * cameras), in the order of the spec."""

@@ -30,7 +30,10 @@ class PolicySpec(Validated):
     critic_members: int = bounded(2, low=1, high=16, doc="critics in the ensemble")
     cameras: str = bounded("", doc="whose pictures the networks see, with + between them; empty = none")
     image_size: int = bounded(64, low=16, high=256, unit="pixels", doc="side of a picture as networks see it")
-    image_width: int = bounded(32, low=16, high=512, doc="channels of the pictures' encoder")
+    encoder: str = bounded(
+        "small", choices=("small", "resnet18"), doc="of pictures; resnet18: its first half, trained by others"
+    )
+    image_width: int = bounded(32, low=16, high=512, doc="channels of the small encoder")
     image_features: int = bounded(64, low=4, high=2048, doc="numbers that a picture becomes")
     hidden: tuple[int, ...] = bounded((), doc="entries of the state that the networks must not see")
     best_of: int = bounded(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from softflow_node.parameters import ParameterError
 from softflow_node.pictures import FORMAT, FrameError, encode_jpeg, thumbnail
-from softflow_policy.eyes import PictureEncoder, random_shift, spatial_softmax
+from softflow_policy.eyes import Eyes, PictureEncoder, random_shift, spatial_softmax
 from softflow_policy.policy import ChunkPolicy, PlanError, chunk_noise
+from softflow_policy.resnet import ResNetTrunk, TrunkError
 from softflow_policy.sight import DEPTH, Sight
 from softflow_policy.spec import PolicySpec
 from softflow_policy.weights import WeightsInfo, decode_weights, encode_weights
@@ -137,3 +140,48 @@ def test_an_observations_own_pictures_are_looked_at() -> None:
     sight.add(TOPICS[0], 98, FORMAT, b"no picture")
     with pytest.raises(FrameError, match="10 bytes are not a JPEG or PNG picture"):
         sight.look([f"{TOPICS[0]}@98"], ("front",), 32)
+
+
+def trunk_file(path: Path, **changes: torch.Tensor | None) -> Path:
+    """A checkpoint of a whole ResNet-18 would have more; these are the tensors that are used."""
+    torch.manual_seed(1)
+    tensors = {
+        name: torch.rand_like(t.float()).to(t.dtype) + 0.1 for name, t in ResNetTrunk().state_dict().items()
+    }
+    tensors |= {"fc.weight": torch.zeros(1000, 512)} | changes
+    save_file({name: t.contiguous() for name, t in tensors.items() if t is not None}, path)
+    return path
+
+
+def test_a_trunk_of_others_is_taken_over_and_stays_as_it_is(tmp_path: Path) -> None:
+    eyes = Eyes(dataclasses.replace(SPEC, encoder="resnet18"))
+    pictures = {name: torch.from_numpy(image[None]) for name, image in images().items()}
+    eyes.take_trunks(trunk_file(tmp_path / "trunk.safetensors"))
+    before = {name: tensor.clone() for name, tensor in eyes.state_dict().items()}
+    trained = eyes.train()(pictures)
+    assert torch.equal(trained, eyes.eval()(pictures))
+    assert all(torch.equal(before[name], tensor) for name, tensor in eyes.state_dict().items())
+    learned = {name for name, parameter in eyes.named_parameters() if parameter.requires_grad}
+    assert learned == {
+        f"encoders.{camera}.head.{part}" for camera in SPEC.camera_names for part in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"conv1.weight": None}, "has no tensor 'conv1.weight'"),
+        ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, r"is \(64, 3, 3, 3\), must be \(64, 3, 7, 7\)"),
+        ({"bn1.bias": torch.full((64,), torch.nan)}, "'bn1.bias' of .* has numbers that are not finite"),
+    ],
+)
+def test_a_trunk_that_does_not_fit_is_refused(
+    change: dict[str, torch.Tensor | None], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrunkError, match=text):
+        ResNetTrunk().take(trunk_file(tmp_path / "trunk.safetensors", **change))
+    (tmp_path / "pickle.pth").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(TrunkError, match="is no safetensors file"):
+        ResNetTrunk().take(tmp_path / "pickle.pth")
+    with pytest.raises(TrunkError, match="the encoder is small"):
+        Eyes(SPEC).take_trunks(tmp_path / "trunk.safetensors")
