@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ament_index_python.packages import get_package_share_directory
 
 from softflow_bringup.bench.ledger import waiting_items
@@ -34,12 +35,21 @@ PATIENT = RespawnLimits(longest_delay=0.5, healthy_after=1.0, quick_failures=100
 """For nodes that are killed on purpose, again and again."""
 
 
-def prepare_learner(run: Path, seed: int = 0, task_id: str = TASK, sizes: Mapping[str, Any] = TINY) -> Path:
-    """A run directory with a checkpoint of untrained networks; returns the policy's weights."""
+def prepare_learner(
+    run: Path, seed: int = 0, task_id: str = TASK, sizes: Mapping[str, Any] = TINY, spread: float = 0.0
+) -> Path:
+    """A run directory with a checkpoint of untrained networks; returns the policy's weights.
+
+    `spread`: of noise on every weight; without it the policy is the same whatever it sees.
+    """
     task = make_task(task_id)
     session = Session(run, task, seed, {**sizes, "offline_fraction": 0.0, "regulariser": "none"})
     rng = np.random.default_rng(seed)
     session.agent.fit_normalizer(rng.normal(size=(256, task.layout.size)).astype(np.float32))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in session.agent.policy.parameters():
+            parameter += spread * torch.randn(parameter.shape, generator=generator)
     session.stage = "offline"
     path = session.finish_stage()
     session.close()
