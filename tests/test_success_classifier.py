@@ -275,6 +275,7 @@ def test_its_rewards_are_written_with_their_source_and_read_back(
 def test_a_human_has_the_last_word_on_the_end_of_an_episode(bags: Path, tmp_path: Path) -> None:
     episode = read_episode(bags / "episode-01")
     path = write(tmp_path / "bag", dataclasses.replace(episode, success=True))
+    assert read_episode(path).images == episode.images
 
     def known() -> tuple[int | None, str]:
         [found], _ = load_episodes([tmp_path], ["front"], 16, 1.0)
@@ -285,6 +286,11 @@ def test_a_human_has_the_last_word_on_the_end_of_an_episode(bags: Path, tmp_path
     assert known() == (None, "human")
     label_bag(path, episode.steps - 1, [1.0], "human", 1.0)
     assert known() == (episode.steps - 1, "human")
+    shutil.copytree(
+        path, tmp_path / "copy"
+    )  # in two parts of the data it would make a test of what was learnt
+    found, [refused] = load_episodes([tmp_path], ["front"], 16, 1.0)
+    assert len(found) == 1 and f"episode {episode.episode_id!r} was in a bag before it" in refused
 
 
 def test_which_pictures_show_a_success(bags: Path) -> None:

@@ -24,7 +24,7 @@ Progress = Callable[[int, int, float], None]
 class TrainSettings(Validated):
     """How it is trained."""
 
-    updates: int = bounded(1000, low=1, high=1_000_000)
+    updates: int = bounded(500, low=1, high=1_000_000)
     batch: int = bounded(64, low=2, high=4096, unit="pictures", doc="half of them successes")
     rate: float = bounded(1e-3, low=1e-6, high=1.0, doc="of AdamW; falls to zero along a cosine")
     weight_decay: float = bounded(0.01, low=0.0, high=1.0)
