@@ -12,7 +12,7 @@ TRUNCATED = 2
 def after(*events: tuple[str, int, int]) -> Verdicts:
     verdicts = Verdicts()
     for event in events:
-        verdicts.on_event(*event)
+        verdicts.on_event(*event, 0.0)
     return verdicts
 
 
@@ -20,7 +20,8 @@ def test_of_a_running_episode_it_waits_for_the_end() -> None:
     verdicts = after(("one", START, 0))
     assert "one is labelled when it has ended" in verdicts.say(True, before=False)
     assert verdicts.next(1.0) is None
-    verdicts.on_event("one", TRUNCATED, 7)
+    verdicts.on_event("one", TRUNCATED, 7, 1.0)
+    assert verdicts.next(1.0) is None, "its bag is being closed"
     found = verdicts.next(2.0)
     assert found is not None and (found[0].episode_id, found[0].success, found[1]) == ("one", True, 7)
     assert verdicts.next(2.0) is None, "it has been sent"
@@ -62,8 +63,8 @@ def test_it_is_not_forgotten_when_others_have_begun() -> None:
     verdicts = after(("one", START, 0))
     verdicts.say(True, before=False)
     for event in (("one", TRUNCATED, 7), ("two", START, 0), ("two", TRUNCATED, 3), ("three", START, 0)):
-        verdicts.on_event(*event)
-    found = verdicts.next(0.0)
+        verdicts.on_event(*event, 0.0)
+    found = verdicts.next(RETRY)
     assert found is not None and (found[0].episode_id, found[1]) == ("one", 7)
 
 
@@ -81,8 +82,8 @@ def test_the_last_word_counts() -> None:
 def test_what_cannot_be_labelled_is_said() -> None:
     verdicts = Verdicts()
     assert verdicts.say(True, before=False) == "success: no episode yet"
-    verdicts.on_event("one", START, 0)
+    verdicts.on_event("one", START, 0, 0.0)
     assert verdicts.say(False, before=True) == "failure: no episode before this one"
     verdicts.say(True, before=False)
-    assert "one was discarded" in verdicts.on_event("one", DISCARDED, 0)
+    assert "one was discarded" in verdicts.on_event("one", DISCARDED, 0, 0.0)
     assert verdicts.next(0.0) is None and verdicts.say(True, before=False) == "success: no episode yet"

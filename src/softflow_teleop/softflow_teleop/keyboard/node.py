@@ -87,7 +87,8 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
         self._state = message
 
     def _on_event(self, message: EpisodeEvent) -> None:
-        self._tell(self._verdicts.on_event(message.episode_id, message.kind, message.last_step))
+        now = time.monotonic()
+        self._tell(self._verdicts.on_event(message.episode_id, message.kind, message.last_step, now))
 
     def poll(self) -> float:
         """Read the keys; say where the hand is to be."""

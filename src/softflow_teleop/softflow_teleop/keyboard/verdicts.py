@@ -38,7 +38,7 @@ class Verdicts:
         """episode -> its steps, None while it runs; oldest first"""
         self._said: dict[str, Verdict] = {}
 
-    def on_event(self, episode_id: str, kind: int, last_step: int) -> str:
+    def on_event(self, episode_id: str, kind: int, last_step: int, now: float) -> str:
         """Take in a border of an episode; returns what the human should know of it."""
         if kind == START:
             self._steps.setdefault(episode_id, None)
@@ -51,7 +51,8 @@ class Verdicts:
         else:
             self._steps[episode_id] = last_step
             if episode_id in self._said:
-                self._said[episode_id].steps = last_step
+                said = self._said[episode_id]
+                said.steps, said.due = last_step, now + RETRY  # before, the bag is hardly closed
         return ""
 
     def say(self, success: bool, before: bool) -> str:
