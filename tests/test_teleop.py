@@ -37,8 +37,10 @@ from softflow_learner.journal import read_journal
 from softflow_learner.messages import add_payload
 from softflow_learner.session import new_agent, new_replay
 from softflow_node.node import latched, reliable, stream
-from softflow_recorder.bag import read_episode, read_messages
+from softflow_recorder.bag import BagError, read_episode, read_messages
 from softflow_recorder.episode import EpisodeData
+from softflow_recorder.labelling import find_bag
+from softflow_recorder.labels import Label, read_labels
 from softflow_tasks import make_task
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -276,7 +278,14 @@ def test_demonstrations_by_teleoperation(human: Human, tmp_path: Path) -> None:
     assert (tmp_path / "learner" / "policies" / "imitation.safetensors").is_file()
 
 
-def test_the_keys_of_a_terminal_move_and_stop_the_hand(human: Human, tmp_path: Path) -> None:
+def labels_of(bags: Path, episode_id: str) -> list[Label]:
+    try:
+        return read_labels(find_bag(bags, episode_id))
+    except BagError:
+        return []  # not closed yet
+
+
+def test_the_keys_of_a_terminal_move_judge_and_stop_the_hand(human: Human, tmp_path: Path) -> None:
     arguments = {"source": "teleop", "speed": "1", "lock_step": "true", "run": tmp_path / "run"}
     ours, theirs = pty.openpty()
     keyboard = None
@@ -299,12 +308,16 @@ def test_the_keys_of_a_terminal_move_and_stop_the_hand(human: Human, tmp_path: P
             before, joint = human.state.command[1], TASK.joint_names.index("finger0_mcp")
             os.write(ours, b"\x1b[C" * joint + b"\x1b[A" * 2)
             assert until(lambda: human.state.command[joint] > before + 0.02, 20.0, lambda _: human.spin(0.05))
-            os.write(ours, b" ")
+            judged = human.state.episode_id
+            os.write(ours, b"ny")  # a human may think better of it
+            os.write(ours, b" ")  # which ends the episode
             assert until(
                 lambda: "keyboard" in human.health.reason and human.health.mode == HandHealth.MODE_ESTOP,
                 20.0,
                 lambda _: human.spin(0.05),
             )
+            bags = tmp_path / "run" / "bags"
+            assert until(lambda: bool(labels_of(bags, judged)), 20.0, lambda _: human.spin(0.1)), "labelled"
             os.write(ours, b"q")
             assert keyboard.wait(timeout=20.0) == 0
     finally:
@@ -315,3 +328,8 @@ def test_the_keys_of_a_terminal_move_and_stop_the_hand(human: Human, tmp_path: P
     assert keyboard.stdout is not None
     shown = keyboard.stdout.read().decode()
     assert "the hand is yours" in shown and "EMERGENCY STOP: stopped" in shown
+    [label] = labels_of(bags, judged)
+    episode = read_episode(find_bag(bags, judged))
+    assert (label.start, label.values, label.source) == (episode.steps - 1, (1.0,), "human")
+    assert episode.rewards[-1] == 1.0 and episode.reward_sources[-1] == "human"
+    assert f"success of episode {judged[:8]}: revision {label.revision}" in shown

@@ -26,6 +26,10 @@ COMMANDS = {
     "key": ("softflow_bringup.key", "make the key that robots and learner share"),
     "keystore": ("softflow_bringup.keystore", "make the DDS-Security keys of all nodes"),
     "bags": ("softflow_recorder.cli", "list, show, check, repair, label, export and import bags"),
+    "classifier": (
+        "softflow_learner.success.cli",
+        "see success in pictures: train from labelled bags, judge and reward others",
+    ),
     "camera": (
         "softflow_perception.calibration.cli",
         "calibrate a camera: board to print, intrinsics, place",

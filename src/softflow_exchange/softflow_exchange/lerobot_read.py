@@ -224,4 +224,5 @@ def _episode(
         metrics=json.loads(extra["metrics"]),
         interventions=np.array(rows[names.INTERVENTION], dtype=np.bool_),
         images={camera.removeprefix(names.IMAGES): images(camera) for camera in cameras},
+        reward_sources=tuple(extra.get("reward_sources") or ()),  # data sets of before do not say
     )

@@ -267,5 +267,6 @@ def _our_row(episode: EpisodeData, number: int) -> dict[str, Any]:
         "success": episode.success,
         "metrics": json.dumps(episode.metrics),
         "last_state": episode.states[-1].tolist(),
+        "reward_sources": list(episode.reward_sources),
         **{f"last_image/{camera}": images[-1] for camera, images in episode.images.items()},
     }

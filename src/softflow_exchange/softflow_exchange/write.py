@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from rosbags.interfaces import Nodetype
 from rosbags.typesys.store import Typestore
 
 from softflow_exchange.series import Times
+from softflow_node.pictures import FORMAT
 from softflow_recorder.bag import BagWriter, load_typestore
 from softflow_recorder.episode import START, TELEOP, TERMINATED, TRUNCATED, EpisodeData
+from softflow_recorder.images import KIND as IMAGE
 
 CHUNK = 50
 """Steps of one chunk message."""
+IMPORT = "import"
+"""Source of rewards of which nobody knows who gave them."""
 
 
 @cache
@@ -34,7 +39,7 @@ def write_episode(
     store = our_types()
     writer = BagWriter(path, store, {"robot": robot, "episode_id": episode.episode_id})
     for topic, name, stamp, message in _messages(episode, times, store):
-        kind = f"softflow_msgs/msg/{name}"
+        kind = name if "/" in name else f"softflow_msgs/msg/{name}"
         writer.write(f"{robot}/{topic}", kind, stamp, bytes(store.serialize_cdr(message, kind)))
     writer.set_custom(
         {
@@ -53,7 +58,7 @@ def write_episode(
 
 
 Published = tuple[str, str, int, Any]
-"""Topic, name of the type, stamp [ns], message."""
+"""Topic, name of the type (of softflow_msgs, or whole), stamp [ns], message."""
 
 
 def _messages(episode: EpisodeData, times: Times, store: Typestore) -> Iterator[Published]:
@@ -65,6 +70,9 @@ def _messages(episode: EpisodeData, times: Times, store: Typestore) -> Iterator[
     chunks = {chunk.start: (number, chunk) for number, chunk in enumerate(_chunks(episode), start=1)}
     applied = np.concatenate([np.zeros_like(episode.actions[:1]), episode.actions])
     for step, stamp in enumerate(stamps):
+        for camera, images in episode.images.items():
+            topic, data = f"camera/{camera}/image/compressed", np.frombuffer(images[step], np.uint8)
+            yield topic, IMAGE, stamp, make(IMAGE, stamp, format=_format(images[step]), data=data)
         observation = make(
             "Observation",
             stamp,
@@ -81,8 +89,10 @@ def _messages(episode: EpisodeData, times: Times, store: Typestore) -> Iterator[
         if step in chunks:
             number, chunk = chunks[step]
             yield from _chunk_messages(make, episode, number, chunk, stamps)
-    label = make("RewardLabel", stamps[-1], **ours, values=episode.rewards, source="import", confidence=1.0)
-    yield "reward_label", "RewardLabel", stamps[-1], label
+    for source, steps in _sources(episode):
+        values: dict[str, Any] = {"start_step": steps.start, "values": episode.rewards[steps]}
+        label = make("RewardLabel", stamps[-1], **ours, **values, source=source, confidence=1.0)
+        yield "reward_label", "RewardLabel", stamps[-1], label
     kind = TERMINATED if episode.terminated else TRUNCATED
     yield "episode_event", "EpisodeEvent", stamps[-1], _event(make, episode, kind, stamps[-1])
 
@@ -93,6 +103,15 @@ def _chunks(episode: EpisodeData) -> list[slice]:
     changes = {int(i) + 1 for i in np.flatnonzero((who[1:] != who[:-1]).any(axis=1))}
     borders = sorted(changes | set(range(0, episode.steps, CHUNK)))
     return [slice(a, b) for a, b in zip(borders, [*borders[1:], episode.steps], strict=True)]
+
+
+def _sources(episode: EpisodeData) -> Iterator[tuple[str, slice]]:
+    """Who gave the rewards, and of which steps."""
+    start = 0
+    for source, steps in groupby(episode.reward_sources or (IMPORT,) * episode.steps):
+        count = len(list(steps))
+        yield source, slice(start, start + count)
+        start += count
 
 
 def _chunk_messages(
@@ -162,6 +181,11 @@ def _event(make: _Maker, episode: EpisodeData, kind: int, stamp: int) -> Any:
     )
 
 
+def _format(image: bytes) -> str:
+    """Of a CompressedImage; pictures are RGB."""
+    return FORMAT if image.startswith(b"\xff\xd8") else FORMAT.replace("jpeg", "png")
+
+
 class _Maker:
     """Makes messages; a field that is not given is zero or empty, also one that a later version adds."""
 
@@ -169,10 +193,11 @@ class _Maker:
         self._store = store
 
     def __call__(self, name: str, stamp: int, **values: Any) -> Any:
-        message = self._empty(f"softflow_msgs/msg/{name}")
+        kind = name if "/" in name else f"softflow_msgs/msg/{name}"
+        message = self._empty(kind)
         for key, value in values.items():
             if not hasattr(message, key):
-                raise AttributeError(f"softflow_msgs/msg/{name} has no field {key!r}")
+                raise AttributeError(f"{kind} has no field {key!r}")
             object.__setattr__(message, key, value)
         object.__setattr__(message.header, "stamp", self.time(stamp))
         return message

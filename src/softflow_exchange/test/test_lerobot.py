@@ -56,6 +56,7 @@ def make_episode(seed: int, steps: int, **changes: Any) -> EpisodeData:
         "success": seed % 2 == 0,
         "metrics": {TASK.metric: 2.5, "steps": float(steps)},
         "interventions": np.arange(steps) % 5 == 4,
+        "reward_sources": ("task",) * (steps - 3) + ("human", "classifier", "task"),
     }
     return EpisodeData(**{**values, **changes})
 

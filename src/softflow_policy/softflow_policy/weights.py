@@ -74,15 +74,15 @@ def decode_weights(data: bytes, expected_sha256: str | None = None) -> tuple[Chu
             f"weights of {len(data)} bytes are not a valid safetensors file: {error}"
         ) from error
     policy = ChunkPolicy(spec)
-    _check_tensors(tensors, policy.state_dict())
+    check_tensors(tensors, policy.state_dict())
     policy.load_state_dict(tensors)
     policy.eval().requires_grad_(False)
     _try_plan(policy, info)
     return policy, info
 
 
-def _header(data: bytes) -> dict[str, Any]:
-    """The JSON header: 8 bytes of length, little endian, then the text."""
+def read_header(data: bytes) -> dict[str, Any]:
+    """The JSON header of a safetensors file: 8 bytes of length, little endian, then the text. Raises WeightsError."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
         raise WeightsError(
@@ -100,7 +100,7 @@ def _header(data: bytes) -> dict[str, Any]:
 def read_metadata(data: bytes) -> tuple[PolicySpec, WeightsInfo]:
     """What a weights file says of itself. Raises WeightsError."""
     try:
-        about = json.loads(_object(_header(data), "__metadata__").get("softflow", "{}"))
+        about = json.loads(_object(read_header(data), "__metadata__").get("softflow", "{}"))
     except (ValueError, TypeError) as error:
         raise WeightsError(f"metadata 'softflow' is not JSON: {error}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
@@ -126,7 +126,8 @@ def _few(names: Set[str]) -> str:
     return f"{shown}{', ...' if len(names) > 3 else ''} ({len(names)})"
 
 
-def _check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Names, shapes, types and finiteness. Raises WeightsError."""
     if found.keys() != wanted.keys():
         missing, foreign = _few(wanted.keys() - found.keys()), _few(found.keys() - wanted.keys())
         raise WeightsError(

@@ -10,7 +10,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -261,13 +261,14 @@ def _is_of_an_episode(topic: str, message_type: str) -> bool:
     return message_type == KIND or topic.rsplit("/", 1)[-1] in EPISODE_TOPICS
 
 
-def read_episode(path: Path, recovered: bool = False) -> EpisodeData:
+def read_episode(path: Path, recovered: bool = False, without: Collection[str] = ()) -> EpisodeData:
     """Read one episode from its bag, with the newest rewards that it was labelled with.
 
     Args:
         path: directory of the bag.
         recovered: of an incomplete episode, give the steps from its start on that are complete, as one that was
             truncated with the cause "recovered".
+        without: sources of labels, given after the fact, that are passed over.
 
     Raises:
         BagError: the bag cannot be read or the episode in it is incomplete.
@@ -283,7 +284,8 @@ def read_episode(path: Path, recovered: bool = False) -> EpisodeData:
         raise BagError(f"{path}: holds no episode")
     try:
         for label in read_labels(path):
-            assembler.label(label.start, label.values, label.revision)
+            if label.source not in without:
+                assembler.label(label.start, label.values, label.revision, label.source)
         return assembler.finish(recovered)
     except (EpisodeError, LabelError) as error:
         raise BagError(f"{path}: {error}") from error

@@ -24,12 +24,14 @@ from softflow_recorder.bag import (
 )
 from softflow_recorder.episode import EpisodeData
 from softflow_recorder.labelling import find_bag, label_bag
-from softflow_recorder.labels import SOURCES, LabelError, read_labels
+from softflow_recorder.labels import SOURCES, Label, LabelError, checked, read_labels
 from softflow_recorder.repair import Repaired, repair_all
 
 Arrays = dict[str, NDArray[np.float32]]
 OTHER_FORMATS = ("import", "to-lerobot", "from-lerobot")
 """Commands of softflow_exchange."""
+SHOWN = 8
+"""Rewards of a label that are printed."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,10 +79,7 @@ def show_bag(path: Path) -> int:
         print(f"{key}: {value}")
     for label in read_labels(path):
         when = datetime.fromtimestamp(label.stamp / 1e9, tz=timezone.utc).isoformat(timespec="seconds")
-        steps = f"steps {label.start} to {label.end - 1}"
-        print(
-            f"label revision {label.revision}: {steps}, {label.source}, confidence {label.confidence}, {when}"
-        )
+        print(f"label {_label_text(label)}; {when}")
     return 0
 
 
@@ -125,14 +124,41 @@ def repair_bags(directory: Path, keep: bool) -> int:
     return 1 if failed else 0
 
 
-def label_episode(options: argparse.Namespace) -> int:
-    """Add a revision of rewards to a bag, given by its directory or its episode's id."""
-    bag = Path(options.bag)
-    if not bag.is_dir():
-        bag = find_bag(options.directory, options.bag)
-    label = label_bag(bag, options.start, options.values, options.source, options.confidence)
-    print(f"{bag.name}: revision {label.revision}, steps {label.start} to {label.end - 1}")
+def label_episodes(options: argparse.Namespace) -> int:
+    """Add a revision of rewards to bags, each given by its directory or its episode's id; to all of them or to none."""
+    if (options.start is None) != (options.values is None):
+        raise LabelError("--start and --values: one is given, must be both, or else --success or --failure")
+    bags = [Path(bag) if Path(bag).is_dir() else find_bag(options.directory, bag) for bag in options.bags]
+    wanted = [(bag, *_values(bag, options)) for bag in bags]
+    for bag, start, values in wanted:
+        checked(start, values, options.source, options.confidence, _steps(bag))
+    for bag, start, values in wanted:
+        label = label_bag(bag, start, values, options.source, options.confidence)
+        print(f"{bag.name}: {_label_text(label)}")
     return 0
+
+
+def _values(bag: Path, options: argparse.Namespace) -> tuple[int, list[float]]:
+    """First step and rewards: those that were given, or that of the last step."""
+    if options.values is not None:
+        return options.start, options.values
+    return _steps(bag) - 1, [options.reward if options.success else 0.0]
+
+
+def _steps(bag: Path) -> int:
+    summary = read_summary(bag)
+    if summary is None:
+        raise BagError(f"{bag}: not closed: it can be labelled when its episode has ended")
+    return summary.steps
+
+
+def _label_text(label: Label) -> str:
+    steps = f"steps {label.start} to {label.end - 1}"
+    values = ", ".join(f"{value:g}" for value in label.values[:SHOWN])
+    more = ", ..." if len(label.values) > SHOWN else ""
+    return (
+        f"revision {label.revision}: {steps}, {label.source}, confidence {label.confidence:g}: {values}{more}"
+    )
 
 
 def export_bags(directory: Path, file: Path) -> int:
@@ -208,14 +234,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("directory", type=Path)
     command.add_argument("--keep", action="store_true", help="the originals too, as BAG.damaged")
     command.set_defaults(run=lambda options: repair_bags(options.directory, options.keep))
-    command = commands.add_parser("label", help="give steps of an episode new rewards, as a new revision")
-    command.add_argument("bag", metavar="BAG|EPISODE", help="directory of a bag, or the id of an episode")
+    command = commands.add_parser("label", help="give steps of episodes new rewards, as a new revision")
+    command.add_argument(
+        "bags", nargs="+", metavar="BAG|EPISODE", help="directory of a bag, or the id of an episode"
+    )
     command.add_argument("--directory", type=Path, default=Path("."), help="of the bags, to find an episode")
-    command.add_argument("--start", type=int, required=True, help="first step")
-    command.add_argument("--values", type=float, nargs="+", required=True, help="rewards, one a step")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--success", action="store_true", help="the last step gets --reward")
+    what.add_argument("--failure", action="store_true", help="the last step gets 0")
+    what.add_argument("--values", type=float, nargs="+", help="rewards, one a step")
+    command.add_argument("--start", type=int, help="first step of --values")
+    command.add_argument("--reward", type=float, default=1.0, help="of a success")
     command.add_argument("--source", choices=SOURCES, default="human")
     command.add_argument("--confidence", type=float, default=1.0, help="0..1")
-    command.set_defaults(run=label_episode)
+    command.set_defaults(run=label_episodes)
     command = commands.add_parser("export", help="complete episodes as arrays for other learners")
     command.add_argument("directory", type=Path)
     command.add_argument("file", type=Path, metavar="FILE.npz")

@@ -52,6 +52,8 @@ class EpisodeData:
     """(n,), a human applied the action"""
     images: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     """camera -> n+1 compressed images, one a state"""
+    reward_sources: tuple[str, ...] = ()
+    """(n,) who gave each reward: "task", "vision", "human", "classifier", "import"; empty where it is not known"""
 
     @property
     def steps(self) -> int:
@@ -81,7 +83,8 @@ class EpisodeAssembler:
     episode_id: str
     states: dict[int, Float32Array] = field(default_factory=dict)
     applied: dict[int, Float32Array] = field(default_factory=dict)
-    rewards: dict[int, tuple[int, float]] = field(default_factory=dict)
+    rewards: dict[int, tuple[int, float, str]] = field(default_factory=dict)
+    """step -> revision, value, source"""
     versions: dict[int, int] = field(default_factory=dict)
     by_human: set[int] = field(default_factory=set)
     weights: dict[int, str] = field(default_factory=dict)
@@ -107,7 +110,7 @@ class EpisodeAssembler:
         if topic == "observation":
             self._add_observation(message)
         elif topic == "reward_label":
-            self.label(message.start_step, message.values, message.revision)
+            self.label(message.start_step, message.values, message.revision, message.source)
         elif topic == "chunk_result":
             for i in range(message.executed_steps):
                 self.versions[message.start_step + i] = message.policy_version
@@ -126,12 +129,12 @@ class EpisodeAssembler:
             else:
                 self.end = message
 
-    def label(self, start: int, values: Sequence[float], revision: int) -> None:
+    def label(self, start: int, values: Sequence[float], revision: int, source: str) -> None:
         """Rewards from step `start` on; of several for a step the highest revision holds, of equal ones the later."""
         for step, value in enumerate(values, start):
-            known, _ = self.rewards.get(step, (-1, 0.0))
+            known = self.rewards[step][0] if step in self.rewards else -1
             if revision >= known:
-                self.rewards[step] = (revision, float(value))
+                self.rewards[step] = (revision, float(value), source)
 
     def add_image(self, topic: str, message: Any) -> bool:
         """Add a compressed image by its whole topic; whether it is new."""
@@ -224,6 +227,7 @@ class EpisodeAssembler:
             metrics=self._metrics() if whole else {"steps": float(n)},
             interventions=np.array([i in self.by_human for i in range(n)], dtype=np.bool_),
             images=self._images(n),
+            reward_sources=tuple(self.rewards[i][2] for i in range(n)),
         )
         if not np.isfinite(data.rewards).all():
             raise EpisodeError(f"episode {self.episode_id}: a reward is not finite")

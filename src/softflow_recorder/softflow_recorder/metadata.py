@@ -105,7 +105,7 @@ def describe(assembler: EpisodeAssembler) -> dict[str, str]:
         "source": assembler.source,
         "metrics": json.dumps(metrics),
         "policies": json.dumps(_played(assembler)),
-        "label_revision": str(max((r for r, _ in assembler.rewards.values()), default=0)),
+        "label_revision": str(max((kept[0] for kept in assembler.rewards.values()), default=0)),
         "missing_messages": json.dumps(assembler.gaps.missing),
         **_hand(assembler.description),
     }

@@ -111,8 +111,34 @@ def test_the_command_labels_by_bag_and_by_episode_and_shows_it(
     assert main(["label", str(bag), "--start", "3", "--values", "0.5", "0.25", "--confidence", "0.5"]) == 0
     by_id = ["label", TOY.episode_id, "--directory", str(bag.parent), "--start", "0", "--values", "1"]
     assert main(by_id) == 0
-    assert "revision 2, steps 0 to 0" in capsys.readouterr().out
+    assert "revision 2: steps 0 to 0, human, confidence 1: 1" in capsys.readouterr().out
     assert main(["show", str(bag)]) == 0
-    assert "label revision 1: steps 3 to 4, human, confidence 0.5" in capsys.readouterr().out
+    assert "label revision 1: steps 3 to 4, human, confidence 0.5: 0.5, 0.25; 20" in capsys.readouterr().out
     assert main(["label", str(bag), "--start", "99", "--values", "1"]) == 2
     assert "start_step is 99" in capsys.readouterr().err
+
+
+def test_the_command_calls_several_episodes_a_success_or_none_of_them(
+    bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Toy.make(seed=1, steps=9, episode_id="other").write(bag.parent / "other")
+    assert main(["label", str(bag), str(other), "--success", "--reward", "0.5", "--confidence", "0.75"]) == 0
+    assert "revision 1: steps 8 to 8, human, confidence 0.75: 0.5" in capsys.readouterr().out
+    for path, steps in ((bag, 12), (other, 9)):
+        episode = read_episode(path)
+        assert episode.rewards[steps - 1] == 0.5 and episode.reward_sources[steps - 1] == "human"
+        np.testing.assert_array_equal(episode.reward_sources[: steps - 1], [""] * (steps - 1))
+    assert main(["label", str(bag), "--failure", "--source", "vision"]) == 0
+    assert (read_episode(bag).rewards[-1], read_episode(bag).reward_sources[-1]) == (0.0, "vision")
+    assert read_episode(bag, without=("vision",)).rewards[-1] == 0.5
+    before = [read_labels(path) for path in (bag, other)]
+    assert main(["label", str(bag), "nobody", "--directory", str(bag.parent), "--success"]) == 2
+    assert "episode_id is 'nobody'" in capsys.readouterr().err
+    for wrong, named in (
+        (["--start", "10", "--values", "1", "1"], "start_step is 10 with 2 values, the episode has 9 steps"),
+        (["--values", "1"], "--start and --values: one is given"),
+        (["--success", "--confidence", "2"], "confidence is 2.0, must be in [0, 1]"),
+    ):
+        assert main(["label", str(bag), str(other), "--directory", str(bag.parent), *wrong]) == 2
+        assert named in capsys.readouterr().err
+    assert [read_labels(path) for path in (bag, other)] == before

@@ -138,6 +138,9 @@ def test_keys() -> None:
     assert [keys.press(key, None) for key in " tgrq"] == [
         Command.ESTOP, Command.TAKE, Command.GIVE, Command.REWARD, Command.QUIT,
     ]  # fmt: skip
+    assert [keys.press(key, None) for key in "ynYN"] == [
+        Command.SUCCESS, Command.FAILURE, Command.SUCCESS_BEFORE, Command.FAILURE_BEFORE,
+    ]  # fmt: skip
     keys.press(UP, None)
     assert "not yours" in keys.line(None)
 

@@ -15,6 +15,10 @@ class Command(enum.Enum):
     TAKE = "take"
     GIVE = "give"
     REWARD = "reward"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    SUCCESS_BEFORE = "success before"
+    FAILURE_BEFORE = "failure before"
     QUIT = "quit"
 
 
@@ -23,6 +27,10 @@ COMMANDS = {
     "t": Command.TAKE,
     "g": Command.GIVE,
     "r": Command.REWARD,
+    "y": Command.SUCCESS,
+    "n": Command.FAILURE,
+    "Y": Command.SUCCESS_BEFORE,
+    "N": Command.FAILURE_BEFORE,
     "q": Command.QUIT,
     "\x03": Command.QUIT,
 }
@@ -30,7 +38,8 @@ NEXT, PREVIOUS, UP, DOWN = ("\x1b[C", "\x1b[D", "\x1b[A", "\x1b[B")
 """Arrow keys as a terminal sends them."""
 HELP = (
     "t take   g give back   space EMERGENCY STOP   r reward   q quit\n"
-    "left/right select a joint   up/down move it   c/o close and open   s next synergy"
+    "left/right select a joint   up/down move it   c/o close and open   s next synergy\n"
+    "y success   n failure of this episode   Y/N of the one before it"
 )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
-from softflow_msgs.msg import HandDescription, HandState
-from softflow_msgs.srv import EStop
+from softflow_msgs.msg import EpisodeEvent, HandDescription, HandState
+from softflow_msgs.srv import EStop, LabelEpisode
 from std_srvs.srv import SetBool, Trigger
 
 from softflow_node.messages import numpy32
@@ -21,10 +21,19 @@ from softflow_teleop.device_file import DeviceFileError, load_device_map
 from softflow_teleop.joints import HandLimits, Jog
 from softflow_teleop.keyboard.keys import COMMANDS, HELP, Command, Keys, split_keys
 from softflow_teleop.keyboard.terminal import Terminal
+from softflow_teleop.keyboard.verdicts import KEPT, Verdict, Verdicts
 from softflow_teleop.messages import from_description, to_targets
 
 PERIOD = 0.05
 """[s] between two looks at the keys, and two messages with the pose while the hand is the human's."""
+
+VERDICTS = {
+    Command.SUCCESS: (True, False),
+    Command.FAILURE: (False, False),
+    Command.SUCCESS_BEFORE: (True, True),
+    Command.FAILURE_BEFORE: (False, True),
+}
+"""Command -> success, of the episode before"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,12 @@ class KeyboardParameters:
     """Parameters of the keyboard node."""
 
     devices: str = bounded("", doc="name in config/teleop or path of a YAML file; empty: the hand's name")
+    success_reward: float = bounded(
+        1.0,
+        low=-100.0,
+        high=100.0,
+        doc="of an episode's last step when a human calls it a success; 0 of a failure",
+    )
 
 
 class KeyboardNode(SoftflowNode[KeyboardParameters]):
@@ -47,9 +62,12 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
         self._state: HandState | None = None
         self._line = ""
         self._due = 0.0
+        self._verdicts = Verdicts()
         self.pub = self.create_publisher(JointState, "teleop/joint_targets", reliable(2))
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
         self.create_subscription(HandState, "hand_state", self._on_state, stream())
+        self.create_subscription(EpisodeEvent, "episode_event", self._on_event, latched(3 * KEPT))
+        self._label = self.create_client(LabelEpisode, "label_episode")
         self._take = self.create_client(SetBool, "teleop/take")
         self._reward = self.create_client(Trigger, "teleop/reward")
         self._estop = self.create_client(EStop, "estop")
@@ -68,6 +86,10 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
     def _on_state(self, message: HandState) -> None:
         self._state = message
 
+    def _on_event(self, message: EpisodeEvent) -> None:
+        now = time.monotonic()
+        self._tell(self._verdicts.on_event(message.episode_id, message.kind, message.last_step, now))
+
     def poll(self) -> float:
         """Read the keys; say where the hand is to be."""
         keys = split_keys(self._terminal.read())
@@ -77,6 +99,7 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
         if self.jog is not None and self.limits is not None and (keys or now >= self._due):
             self._due = now + PERIOD
             self.pub.publish(to_targets(self.limits, self.jog.pose))
+        self._send_verdict(now)
         self._show()
         return PERIOD / 2
 
@@ -93,8 +116,32 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
             self._ask(self._take, SetBool.Request(data=False), "give back")
         elif command is Command.REWARD:
             self._ask(self._reward, Trigger.Request(), "reward")
+        elif command in VERDICTS:
+            self._tell(self._verdicts.say(*VERDICTS[command]))
         elif command is Command.QUIT:
             self.finished = True
+
+    def _send_verdict(self, now: float) -> None:
+        found = self._verdicts.next(now)
+        if found is None:
+            return
+        verdict, steps = found
+        if not self._label.service_is_ready():
+            self._tell(self._verdicts.answered(verdict, False, f"{self._label.srv_name} is not there", now))
+            return
+        request = LabelEpisode.Request(
+            episode_id=verdict.episode_id,
+            start_step=steps - 1,
+            values=[self.params.success_reward if verdict.success else 0.0],
+            source="human",
+            confidence=1.0,
+        )
+        self._label.call_async(request).add_done_callback(lambda future: self._on_labelled(verdict, future))
+
+    def _on_labelled(self, verdict: Verdict, future: Future) -> None:
+        answer, now = future.result(), time.monotonic()
+        text = f"revision {answer.revision}, {answer.message}" if answer.ok else answer.message
+        self._tell(self._verdicts.answered(verdict, answer.ok, text, now))
 
     def _ask(self, client: Any, request: Any, what: str) -> None:
         if not client.service_is_ready():
@@ -110,6 +157,10 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
         if what == "take" and ok and self.limits is not None and self._state is not None:
             pose = numpy32(self._state.command).astype(np.float64)
             self.jog = Jog(self.limits, self._synergies, pose)
+
+    def _tell(self, text: str) -> None:
+        if text:
+            self._say(text)
 
     def _say(self, text: str) -> None:
         print(f"\r\x1b[K{text}")
