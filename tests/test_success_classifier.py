@@ -223,6 +223,7 @@ def test_the_command_writes_the_classifier_and_its_picture(
     out = tmp_path / "out.safetensors"
     assert main([*train_arguments(bags, out), "--precision", "0.05"]) == 0
     said = capsys.readouterr().out
+    assert "the test's precision is below" not in said
     assert f"{EPISODES} episodes" in said and "said by: import" in said and "chosen" in said
     info = load_classifier(out).info
     assert (info.heights, info.widths, info.success_reward) == ((SIDE,), (SIDE,), LIFTED)

@@ -60,6 +60,10 @@ def train_classifier(options: argparse.Namespace) -> int:
         progress=_Printer(),
     )
     _print_report(report)
+    if not report.chosen.precision >= options.precision:
+        print(
+            f"the test's precision is below {options.precision:g}, which the calibration's pictures had: more episodes"
+        )
     from softflow_learner.success.picture import calibration_png  # matplotlib takes a second to load
 
     picture = options.out.with_name(f"{options.out.stem}_calibration.png")
