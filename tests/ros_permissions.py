@@ -17,6 +17,8 @@ OPTIONAL = {
     ("subscribe", "/hand0/object_state"),
     ("subscribe", "/hand0/object_seen"),
     ("subscribe", "/hand0/camera/front/image/compressed"),
+    ("subscribe", "/hand0/camera/front/health"),
+    ("publish", "/hand0/camera_health"),
 }
 
 

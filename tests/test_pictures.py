@@ -2,20 +2,118 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
-from time import sleep
+from typing import Any
 
 import domain_coordinator
 import numpy as np
 import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage
+from softflow_msgs.msg import HandState, ObjectState, Observation
 
 from softflow_bringup.episodes import BagWatch, run_graph
-from softflow_node.messages import from_stamp
+from softflow_bringup.graph import load_graph
+from softflow_bringup.supervisor import Supervisor
+from softflow_node.messages import floats32, from_stamp, to_stamp
+from softflow_node.node import latched, reliable, stream
 from softflow_node.pictures import decode
+from softflow_perception.camera.messages import to_image
 from softflow_recorder.bag import read_episode, read_messages
+from softflow_tasks import make_task
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 TOPIC = "/hand0/camera/front/image/compressed"
+PERIOD = 50_000_000
+"""[ns]"""
+TIMEOUT = 60.0
+
+
+class Robot:
+    """A hand at rest, its objects, and a camera that may be silent."""
+
+    def __init__(self, context: Context) -> None:
+        self.task, self.step, self.last = make_task("ToolCut-v0"), -1, 0
+        self.node = node = Node("robot", context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(node)
+        self.hand = node.create_publisher(HandState, "/hand0/hand_state", stream())
+        self.object = node.create_publisher(ObjectState, "/hand0/object_state", stream())
+        self.image = node.create_publisher(CompressedImage, TOPIC, stream())
+        self.seen: list[Observation] = []
+        self.health: list[DiagnosticArray] = []
+        self.status = DiagnosticStatus()
+        node.create_subscription(Observation, "/hand0/observation", self.seen.append, stream())
+        node.create_subscription(DiagnosticArray, "/hand0/camera_health", self.health.append, latched())
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable(10))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "/hand0/perception":
+                self.status = status
+
+    @property
+    def counters(self) -> dict[str, str]:
+        return {v.key: v.value for v in self.status.values}
+
+    def act(self, pictures: bool) -> None:
+        """One control step of robot and host."""
+        self.step += 1
+        stamp = to_stamp((self.step + 1) * PERIOD)
+        for name in self.task.objects:
+            thing = ObjectState(object_name=name, valid=True, step=self.step)
+            thing.pose.orientation.w, thing.header.stamp = 1.0, stamp
+            self.object.publish(thing)
+        joints, actions = np.zeros(len(self.task.joint_names)), np.zeros(self.task.action_dim)
+        hand = HandState(episode_id="e", step=self.step, position=floats32(joints), velocity=floats32(joints))
+        hand.applied_action, hand.command, hand.header.stamp = floats32(actions), floats32(joints), stamp
+        self.hand.publish(hand)
+        if pictures:
+            self.last = self.step
+            self.image.publish(to_image("front", b"%d" % self.step, from_stamp(stamp)))
+        until = time.monotonic() + PERIOD / 1e9
+        while time.monotonic() < until:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def until(self, condition: Callable[[], Any], what: str, pictures: bool) -> None:
+        end = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < end, (what, self.status, len(self.seen))
+            self.act(pictures)
+
+
+def test_a_camera_that_falls_silent_is_named_and_its_states_are_left_out(tmp_path: Path) -> None:
+    context = Context()
+    with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(domain))
+        rclpy.init(context=context)
+        robot = Robot(context)
+        graph = load_graph("robot", {"run": str(tmp_path), "task": "ToolCut-v0", "pictures": True})
+        alone = graph.only(["perception"])
+        alone = dataclasses.replace(alone, nodes=tuple(node.unrecorded() for node in alone.nodes))
+        with Supervisor(alone, log_directory=tmp_path / "log"):
+            robot.until(lambda: len(robot.seen) >= 5, "observations", pictures=True)
+            dark = robot.last + 1
+            robot.until(lambda: "front last came" in robot.status.message, "it is named", pictures=False)
+            robot.until(lambda: "no picture for" in robot.status.message, "so is its fault", pictures=False)
+            assert "no observation for" in robot.status.message
+            assert int(robot.counters["late_front"]) > 0 and int(robot.counters["faults_front"]) == 1
+            light = robot.step + 1
+            ok = DiagnosticStatus.OK
+            robot.until(lambda: robot.health[-1].status[0].level == ok, "well again", pictures=True)
+            robot.until(lambda: robot.seen[-1].step > light, "observations go on", pictures=True)
+        rclpy.shutdown(context=context)
+    assert any("no picture for" in h.status[0].message for h in robot.health)
+    assert not {message.step for message in robot.seen} & set(range(dark, light))
+    for message in robot.seen:
+        assert list(message.images) == [f"{TOPIC}@{(message.step + 1) * PERIOD}"]
 
 
 def test_each_state_of_an_episode_has_its_own_picture(tmp_path: Path) -> None:
@@ -23,7 +121,7 @@ def test_each_state_of_an_episode_has_its_own_picture(tmp_path: Path) -> None:
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         arguments = {"task": "ToolCut-v0", "speed": "max", "run": tmp_path, "episodes": 1, "pictures": True}
-        run_graph("record_demos", arguments, tmp_path / "log", lambda: True, sleep)
+        run_graph("record_demos", arguments, tmp_path / "log", lambda: True, time.sleep)
     (summary,) = BagWatch(tmp_path / "bags").summaries()
     episode = read_episode(summary.path)
     pictures = episode.images["front"]

@@ -127,17 +127,15 @@ def test_frames_on_request(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
 @pytest.mark.parametrize("eyes", ["none", "camera"])
 def test_pictures_are_taken_watched_named_and_recorded_on_request(name: str, eyes: str) -> None:
-    graph = load_graph(name, {"pictures": "true", "eyes": eyes})
-    extra = {n.name for n in graph.nodes} - {n.name for n in load_graph(name).nodes}
-    assert extra == {"camera", "pose"}
-    assert len(graph.nodes) == len(load_graph(name).nodes) + 2
+    graph, without = (load_graph(name, {"pictures": on, "eyes": eyes}) for on in (True, False))
+    names = [node.name for node in graph.nodes]
+    assert len(set(names)) == len(names) and "camera" in names and ("pose" in names) == (eyes == "camera")
+    assert set(names) - {node.name for node in without.nodes} == ({"camera"} if eyes == "none" else set())
     for node in ("perception", "recorder"):
         assert graph.node(node).parameters["image_topics"] == "camera/front/image/compressed"
+        assert not without.node(node).parameters.get("image_topics")
+    assert graph.node("recorder").parameters["reliable_images"] is True
     assert graph.node("camera").parameters["recorded"] is True
-    assert graph.node("pose").parameters["eyes"] == graph.node("perception").parameters["eyes"] == eyes
-    without = load_graph(name, {"eyes": eyes})
-    assert {n.name for n in without.nodes if n.name in extra} == (extra if eyes == "camera" else set())
-    assert not without.node("recorder").parameters["image_topics"]
     assert without.node("recorder").parameters["ship"] == graph.node("recorder").parameters["ship"]
 
 

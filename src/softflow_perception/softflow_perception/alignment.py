@@ -61,6 +61,9 @@ class Aligner(Generic[T]):
         if sensor not in self._queues:
             raise ValueError(f"sensor {sensor!r} is unknown; known: {', '.join(self._queues)}")
         queue, leading = self._queues[sensor], self._queues[self.leading]
+        if queue and queue[-1][0] == stamp:
+            # A world that waits repeats its state: that must not push out those that wait, too.
+            queue.pop()
         if sensor == self.leading and len(leading) == leading.maxlen:
             self._give_up([leading[0]])
         queue.append((stamp, sample))

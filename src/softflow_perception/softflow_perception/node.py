@@ -7,19 +7,23 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import HandState, ObjectState, Observation
 
-from softflow_node.messages import from_stamp
-from softflow_node.node import SoftflowNode, run_node, stream
+from softflow_node.messages import from_stamp, to_stamp
+from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_node.topics import camera_names, parse_topics
 from softflow_perception.alignment import Aligned, Aligner, Patience
+from softflow_perception.camera.messages import to_health
+from softflow_perception.camera.onlooker import Onlooker
 from softflow_perception.messages import to_hand_sample, to_object_sample, to_observation
 from softflow_tasks import make_task, task_ids
 
 HAND = "hand_state"
+PICTURES = "/image/compressed"
+"""How the topic of a camera node's pictures ends."""
 OBJECT_TOPICS = {"none": "object_state", "camera": "object_seen"}
 """Where objects come from."""
 
@@ -73,6 +77,19 @@ class PerceptionNode(SoftflowNode[PerceptionParameters]):
         self.create_subscription(ObjectState, OBJECT_TOPICS[self.params.eyes], self._on_object, stream())
         for name, topic in self._topics.items():
             self.create_subscription(CompressedImage, topic, partial(self._on_image, name), stream())
+        # With eyes the pose node watches the cameras.
+        self.onlooker = Onlooker(self._topics) if self._topics and self.params.eyes == "none" else None
+        self._robot = 0
+        self._told: dict[str, str] = {}
+        if self.onlooker is not None:
+            self.health_pub = self.create_publisher(DiagnosticArray, "camera_health", latched())
+            for name, topic in self._topics.items():
+                # Of our own camera node; another driver's has none.
+                health, callback = (
+                    topic.removesuffix(PICTURES) + "/health",
+                    partial(self._on_own_health, name),
+                )
+                self.create_subscription(DiagnosticStatus, health, callback, latched())
 
     def _find_cameras(self) -> dict[str, str]:
         """Name of a camera -> its topic, in full as the recorder has it."""
@@ -96,30 +113,58 @@ class PerceptionNode(SoftflowNode[PerceptionParameters]):
             self.get_logger().error(fault)
         elif said and not fault:
             self.get_logger().info("observations go on")
+        if self.onlooker is not None:
+            if self._robot:
+                self.onlooker.look(self._robot, time.monotonic())
+            self._say_health(self.onlooker.why())
         return 0.2
 
     def fault(self) -> str:
-        """Which sensor is missing, and since when."""
-        return self.patience.fault(self.aligner.missing(), time.monotonic())
+        """Which camera must not be relied on, which sensor is missing, and since when."""
+        down = [f"camera {name}: {why}" for name, why in self._told.items() if why]
+        late = self.patience.fault(self.aligner.missing(), time.monotonic())
+        return "; ".join([*down, late] if late else down)
+
+    def _say_health(self, why: dict[str, str]) -> None:
+        """For whoever lets the policy act and learn, and for those who come later."""
+        before, self._told = self._told, why
+        if why == before:
+            return
+        for name, text in why.items():
+            self.counters[f"faults_{name}"] += bool(text and not before.get(name))
+        message = DiagnosticArray(status=[to_health(name, text) for name, text in why.items()])
+        message.header.stamp = to_stamp(self._robot)
+        self.health_pub.publish(message)
+
+    def _on_own_health(self, name: str, message: DiagnosticStatus) -> None:
+        if self.onlooker is not None:
+            self.onlooker.own(name, message.message if message.level != DiagnosticStatus.OK else "")
 
     def _on_hand(self, message: HandState) -> None:
-        self._add(HAND, message.header.stamp, message)
+        self._robot = from_stamp(message.header.stamp)
+        self._add(HAND, self._robot, message)
 
     def _on_object(self, message: ObjectState) -> None:
         self.counters["object_out_of_sight"] += not message.valid
         if message.object_name not in self.task.objects:
             self.counters["objects_of_no_use"] += 1
         else:
-            self._add(message.object_name, message.header.stamp, message)
+            self._add(message.object_name, from_stamp(message.header.stamp), message)
 
     def _on_image(self, name: str, message: CompressedImage) -> None:
+        stamp = from_stamp(message.header.stamp)
+        if self.onlooker is not None:
+            data = bytes(message.data)
+            if fault := self.onlooker.picture(name, stamp, message.format, data, time.monotonic()):
+                self.refuse("image", f"camera {name}: {fault}")
+                return
         # Its stamp is enough here: the picture itself goes to whoever wants to see it.
         self.counters["pictures"] += 1
-        self._add(name, message.header.stamp, None)
+        self._add(name, stamp, None)
 
-    def _add(self, sensor: str, stamp: Time, sample: HandState | ObjectState | None) -> None:
+    def _add(self, sensor: str, stamp: int, sample: HandState | ObjectState | None) -> None:
         self.patience.heard(sensor, time.monotonic())
-        for aligned in self.aligner.add(sensor, from_stamp(stamp), sample):
+        for aligned in self.aligner.add(sensor, stamp, sample):
             self.patience.paired()
             self._observe(aligned)
         self.counters["given_up"] = self.aligner.given_up

@@ -87,6 +87,19 @@ def test_who_was_late_is_counted_also_when_more_wait_than_there_is_room_for() ->
     assert made.given_up == 4 and made.late["camera"] == 4
 
 
+def test_what_is_repeated_pushes_nothing_out() -> None:
+    """A world waits at the end of a chunk, and a slow camera still has to draw the steps before."""
+    made = aligner(("object", "camera"), depth=5)
+    for step in range(4):
+        made.add("object", step * 50 * MS, f"o{step}")
+        made.add("hand", step * 50 * MS, f"h{step}")
+    for _ in range(20):
+        made.add("object", 150 * MS, "again")
+        made.add("hand", 150 * MS, "again")
+    found = [a.samples["hand"] for step in range(4) for a in made.add("camera", step * 50 * MS, f"c{step}")]
+    assert found == ["h0", "h1", "h2", "again"] and made.given_up == 0
+
+
 def test_who_is_missing_is_named_with_how_far_off_it_is() -> None:
     made: Aligner[str] = Aligner("hand", ("object", "camera"), 0.01, skews={"camera": 0.02})
     assert made.missing() == {}

@@ -173,11 +173,14 @@ class EpisodeAssembler:
 
     @property
     def usable_steps(self) -> int:
-        """Steps from the first on of which all observations and rewards are there."""
+        """Steps from the first on of which all observations, with the images they name, and rewards are there."""
         n = 0
-        while n + 1 in self.states and n in self.rewards and 0 in self.states:
+        while self._is_there(0) and self._is_there(n + 1) and n in self.rewards:
             n += 1
         return min(n, self.end.last_step) if self.ended else n
+
+    def _is_there(self, step: int) -> bool:
+        return step in self.states and not self.images.lacks(self.references[step])
 
     def missing(self) -> str:
         """What is still missing, in words; empty when the episode is complete."""
@@ -188,6 +191,9 @@ class EpisodeAssembler:
             gaps = [i for i in range(count) if i not in have]
             if gaps:
                 return f"{name} of step {gaps[0]} ({len(gaps)} of {count} missing)"
+        gaps = [i for i in range(n + 1) if not self._is_there(i)]
+        if gaps:
+            return f"image that the observation of step {gaps[0]} names ({len(gaps)} of {n + 1} missing)"
         return ""
 
     def finish(self, recovered: bool = False) -> EpisodeData:

@@ -35,10 +35,17 @@ class ImageTrack:
         """Whether all images named `topic@nanoseconds` are there."""
         return all(split_reference(reference) in self._data for reference in references)
 
+    def lacks(self, references: Iterable[str]) -> bool:
+        """Whether an image named `topic@nanoseconds` is not there, of a topic that is recorded."""
+        return any(
+            topic in self.stamps and (topic, stamp) not in self._data
+            for topic, stamp in map(_split, references)
+        )
+
     def select(
         self, stamps: Sequence[int], references: Sequence[Sequence[str]]
     ) -> dict[str, tuple[bytes, ...]]:
-        """Camera -> one image a state: the one that the observation names, or else the newest that is not newer.
+        """Camera -> one image a state: the one that the observation names; where it names none, the newest not newer.
 
         Args:
             stamps: of the observations [ns].

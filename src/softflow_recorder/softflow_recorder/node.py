@@ -89,6 +89,7 @@ class RecorderParameters:
     sync_chunks: bool = bounded(True, doc="wait for the disk after each chunk, not only at an episode's end")
     min_free_mb: int = bounded(200, low=0, high=10**7, unit="MB", doc="with less the robot is stopped")
     image_topics: str = bounded("", doc="CompressedImage topics to record, separated by commas")
+    reliable_images: bool = bounded(False, doc="have lost images sent again; their cameras must offer it")
 
 
 class RecorderNode(SoftflowNode[RecorderParameters]):
@@ -142,11 +143,12 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             cameras = parse_topics(self.params.image_topics)
         except ValueError as error:
             raise ParameterError(f"{self.get_name()}: {error}") from error
-        # Best effort matches every camera; its images are too many to be repaired.
+        # Best effort matches every camera.
         best_effort = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+        qos = stream() if self.params.reliable_images else best_effort
         for topic in cameras:
             callback = partial(self._on_raw, topic, IMAGE, CompressedImage)
-            self.create_subscription(CompressedImage, topic, callback, best_effort, raw=True)
+            self.create_subscription(CompressedImage, topic, callback, qos, raw=True)
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_service(LabelEpisode, "label_episode", self._on_label)
 

@@ -54,10 +54,10 @@ class Recorder:
         else:
             self.recordings.add_shared(raw)
 
-    def record(self, messages: list[Published]) -> Path:
+    def record(self, messages: list[Published], wait: float = 2.0) -> Path:
         for topic, message in messages:
             self.add(topic, message)
-        self.recordings.poll(time.monotonic() + 2.0)  # what the last messages waited for has not come
+        self.recordings.poll(time.monotonic() + wait)  # what the last messages waited for has not come
         return self.closed[-1]
 
 
@@ -176,9 +176,29 @@ def test_each_state_has_the_newest_image_that_is_not_newer(tmp_path: Path) -> No
 def test_an_observation_may_name_its_image(tmp_path: Path) -> None:
     toy, recorder = Toy.make(), Recorder(tmp_path / "bags")
     pictures = [image(900_000_000, b"old"), image(1_000_000_000, b"new"), image(1_010_000_000, b"newer")]
-    messages = pictured(toy, {0: 900_000_000, 1: 1_000_000_000, 2: 5})  # the last one was lost
+    messages = pictured(toy, {0: 900_000_000, 1: 1_000_000_000, 2: 900_000_000})
     bag = recorder.record([*messages[:1], *pictures, *messages[1:]])
-    assert read_episode(bag).images["wrist"][:4] == (b"old", b"new", b"newer", b"newer")
+    assert read_episode(bag).images["wrist"][:4] == (b"old", b"new", b"old", b"newer")
+
+
+def test_an_episode_that_lacks_an_image_which_it_names_is_incomplete(tmp_path: Path) -> None:
+    """Another image in its place would be learned from. Its beginning is as good as that of one that was cut off."""
+    toy, recorder = Toy.make(), Recorder(tmp_path / "bags")
+    messages = pictured(toy, {0: 900_000_000, 1: 1_000_000_000, 4: 5})
+    pictures = [image(900_000_000, b"old"), image(1_000_000_000, b"new")]
+    bag = recorder.record([*messages[:1], *pictures, *messages[1:]], wait=60.0)
+    with pytest.raises(BagError, match="missing image that the observation of step 4 names"):
+        read_episode(bag)
+    assert read_information(bag).custom["complete"] == "false"
+    part = read_episode(bag, recovered=True)
+    assert part.steps == 3 and part.images["wrist"] == (b"old", b"new", b"new", b"new")
+
+
+def test_an_image_that_comes_again_is_written_once(tmp_path: Path) -> None:
+    toy, recorder = Toy.make(), Recorder(tmp_path / "bags")
+    messages = pictured(toy)
+    bag = recorder.record([image(1, b"one"), messages[0], *[image(1, b"one")] * 5, *messages[1:]])
+    assert [topic for topic, _, _ in read_messages(bag)].count(CAMERA) == 1
 
 
 def test_a_state_before_the_first_image_makes_the_episode_incomplete(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pose node: watches cameras; pictures of calibrated ones -> the tagged object's pose and velocity."""
+"""The pose node: pictures of calibrated cameras -> the tagged object's pose and velocity."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ class PoseParameters:
     """Parameters of the pose node."""
 
     cameras: str = bounded("front", doc="names of the cameras, with commas between them")
-    eyes: str = bounded("camera", choices=("none", "camera"), doc="none: the cameras are only watched")
     object: str = bounded("cube", choices=("cube",), doc="whose tags are looked for")
     clock_offset: float = bounded(0.2, low=0.001, high=10.0, unit="s", doc="of a picture's stamp, at most")
 
@@ -66,9 +65,7 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self._states: deque[tuple[int, str, int]] = deque(maxlen=100)
         self._episode = ""
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._looks = self.params.eyes == "camera"
-        if self._looks:
-            self.pub = self.create_recorded_publisher(ObjectState, "object_seen")
+        self.pub = self.create_recorded_publisher(ObjectState, "object_seen")
         self.health_pub = self.create_publisher(DiagnosticArray, "camera_health", latched())
         self.create_subscription(HandState, "hand_state", self._on_hand, stream())
         self.create_subscription(Clock, "clock", self._on_clock, reliable(10))
@@ -173,8 +170,6 @@ class PoseNode(SoftflowNode[PoseParameters]):
             return
         if self.health[name].good():
             self._say_health()
-        if not self._looks:
-            return
         if stamp > self._stamp and self._seen:
             self.counters["incomplete_instants"] += 1
             self._finish()
