@@ -39,7 +39,7 @@ class ImageTrack:
         """Whether an image named `topic@nanoseconds` is not there, of a topic that is recorded."""
         return any(
             topic in self.stamps and (topic, stamp) not in self._data
-            for topic, stamp in map(_split, references)
+            for topic, stamp in map(split_reference, references)
         )
 
     def select(
