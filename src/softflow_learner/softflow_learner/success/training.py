@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from softflow_learner.success.data import Pictures, PicturesError
 from softflow_learner.success.model import SuccessNet, SuccessSpec
 from softflow_node.parameters import Validated, bounded
-from softflow_policy.eyes import random_shift, shift_limit
+from softflow_policy.eyes import random_shift
 
+SHIFT = 4 / 84
+"""Of the picture's side: the pad of DrQ (arXiv 2004.13649, section 4) against its 84 pixels."""
 Progress = Callable[[int, int, float], None]
 """(update, of how many, loss)"""
 
@@ -69,7 +71,7 @@ def _batch(pictures: Pictures, chosen: np.ndarray, rng: np.random.Generator) -> 
     """Pictures of each camera, each moved by a few pixels."""
     found = {}
     for camera, all_of_it in pictures.thumbnails.items():
-        limit = shift_limit(all_of_it.shape[1])
+        limit = round(SHIFT * all_of_it.shape[1])
         offsets = torch.from_numpy(rng.integers(-limit, limit + 1, (len(chosen), 2)))
         found[camera] = random_shift(torch.from_numpy(all_of_it[chosen]), offsets)
     return found
