@@ -87,7 +87,9 @@ def _conclude(demo: Demo) -> None:
     gif, trouble = demo.run / "before_after.gif", ""
     try:
         captions = ("after imitation", "after online RL")
-        video.before_after(gif, _median(demo, "imitation"), _median(demo, "online"), captions)
+        by_sight = demo.plan.eyes == "camera"
+        bags = _median(demo, "imitation"), _median(demo, "online")
+        video.before_after(gif, *bags, captions, by_sight=by_sight)
     except video.VideoError as error:
         trouble = str(error)
     demo.state.finished = True
