@@ -14,10 +14,13 @@ from hand_driver.device import FloatArray
 from hand_driver.hand_file import load_hand
 from hand_driver.hand_spec import HandSpec
 from hand_driver.playback import Chunk
+from hand_driver.safety_core import Mode
 
 SPEC = load_hand("mock")
 PERIOD = SPEC.period
 TINY = 1e-9
+NEAR = SPEC.values("neutral") + 0.3
+"""[rad] a pose that is reached in less than a second."""
 
 
 def with_safety(spec: HandSpec = SPEC, **values: Any) -> HandSpec:
@@ -132,3 +135,11 @@ class Rig:
     def begin(self, episode: str) -> None:
         self.driver.begin(episode, 0, self.now)
         self.ids = 0
+
+
+def moving(rig: Rig, steps: int = 6) -> None:
+    """In the middle of a chunk, on the way."""
+    assert rig.offer(NEAR, steps=20)
+    for _ in range(steps):
+        assert rig.step().decision.mode is Mode.ACTIVE
+    assert np.abs(rig.moved).max() > 0.0

@@ -20,6 +20,18 @@ def parse_topics(text: str) -> tuple[str, ...]:
     return topics
 
 
+def parse_cameras(text: str) -> tuple[str, ...]:
+    """Names of cameras with + between them; none of an empty text.
+
+    Raises:
+        ValueError: one is named twice, or is no name.
+    """
+    names = tuple(text.split("+")) if text else ()
+    if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+        raise ValueError(f"cameras is {text!r}, must be different names with + between them")
+    return names
+
+
 def camera_names(topics: Iterable[str]) -> dict[str, str]:
     """Topic -> the last part of it that names a camera; the whole topic where two would have the same name."""
     short = {}

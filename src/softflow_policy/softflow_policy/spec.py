@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from softflow_node.parameters import ParameterError, Validated, bounded, from_mapping
+from softflow_node.topics import parse_cameras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +53,10 @@ class PolicySpec(Validated):
                 f"conditioner_heads = {self.conditioner_heads}"
             )
 
-        names = self.camera_names
-        if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
-            raise ParameterError(
-                f"PolicySpec: cameras is {self.cameras!r}, must be different names with + between them"
-            )
+        try:
+            parse_cameras(self.cameras)
+        except ValueError as error:
+            raise ParameterError(f"PolicySpec: {error}") from error
         if self.image_width % 16:
             raise ParameterError(f"PolicySpec: image_width is {self.image_width}, must be a multiple of 16")
         if any(not 0 <= index < self.state_dim for index in self.hidden):
@@ -67,7 +67,7 @@ class PolicySpec(Validated):
     @property
     def camera_names(self) -> tuple[str, ...]:
         """Of the cameras, in the order in which their codes follow the state."""
-        return tuple(self.cameras.split("+")) if self.cameras else ()
+        return parse_cameras(self.cameras)
 
     @property
     def input_dim(self) -> int:

@@ -49,7 +49,7 @@ def prepare_learner(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in session.agent.policy.parameters():
-            parameter += spread * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=spread)
     session.stage = "offline"
     path = session.finish_stage()
     session.close()

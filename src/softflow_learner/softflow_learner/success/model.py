@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softflow_node.parameters import ParameterError, Validated, bounded
+from softflow_node.topics import parse_cameras
 from softflow_policy.eyes import PictureEncoder
 
 Thumbnails = Mapping[str, NDArray[np.uint8]]
@@ -36,18 +37,19 @@ class SuccessSpec(Validated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = self.camera_names
-        if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
-            raise ParameterError(
-                f"SuccessSpec: cameras is {self.cameras!r}, must be different names with + between them"
-            )
+        try:
+            names = parse_cameras(self.cameras)
+        except ValueError as error:
+            raise ParameterError(f"SuccessSpec: {error}") from error
+        if not names:
+            raise ParameterError("SuccessSpec: cameras is '', must name at least one")
         if self.image_width % 16:
             raise ParameterError(f"SuccessSpec: image_width is {self.image_width}, must be a multiple of 16")
 
     @property
     def camera_names(self) -> tuple[str, ...]:
         """At least one."""
-        return tuple(self.cameras.split("+"))
+        return parse_cameras(self.cameras)
 
 
 class SuccessNet(nn.Module):
