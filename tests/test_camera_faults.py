@@ -32,7 +32,7 @@ from softflow_perception.camera.messages import to_camera_info, to_camera_pose, 
 from softflow_perception.camera_model import CameraModel, load_camera
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-NODES = "hand_driver", "camera", "pose", "perception", "episode_manager"
+NODES = "hand_driver", "camera_front", "pose", "perception", "episode_manager"
 RATE = 30.0
 TIMEOUT = 60.0
 
@@ -134,7 +134,7 @@ def graph(run: Path, video: Path, calibration: Path, **camera: Any) -> GraphDesc
     whole = load_graph("online_rl", arguments).only(NODES)
     device = {"source": "device", "device": str(video), "calibration": str(calibration), "rate": RATE}
     own: dict[str, dict[str, Any]] = {
-        "camera": {**device, **camera},
+        "camera_front": {**device, **camera},
         "perception": {"max_skew": 0.2},
         "episode_manager": {"observers": 1, "recorders": 0},
     }
@@ -171,7 +171,7 @@ def test_each_fault_of_a_device_pauses_learning_until_it_is_over(
         write_video(tmp_path / "small.avi", small, RATE)
         watcher.wait(lambda: watcher.ended("gave no picture: its end"), "the end")
         video.unlink()
-        watcher.wait(lambda: watcher.count("camera", "device_losses") >= 2, "it is tried again")
+        watcher.wait(lambda: watcher.count("camera_front", "device_losses") >= 2, "it is tried again")
         begun = len(watcher.events)
         (tmp_path / "small.avi").replace(video)
         watcher.wait(lambda: watcher.said("episode_manager", "gives 320x240"), "another size")
@@ -187,10 +187,10 @@ def test_each_fault_of_a_device_pauses_learning_until_it_is_over(
         assert cut.last_step > 0
         assert watcher.said("episode_manager", cause) and watcher.said("pose", cause)
     size = "gives 320x240, asked for 640x480"
-    for node in ("camera", "pose", "episode_manager"):
+    for node in ("camera_front", "pose", "episode_manager"):
         assert watcher.said(node, size), (node, watcher.errors)
-    assert watcher.said("camera", "BGR sent as RGB") and watcher.said("camera", "its end")
-    assert watcher.count("camera", "faults") == 2
+    assert watcher.said("camera_front", "BGR sent as RGB") and watcher.said("camera_front", "its end")
+    assert watcher.count("camera_front", "faults") == 2
     assert watcher.count("pose", "faults_front") == watcher.count("episode_manager", "camera_stops") == 3
 
 

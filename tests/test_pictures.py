@@ -1,4 +1,4 @@
-"""Pictures in the observation: the graph with `pictures:=true`, and a camera that goes away."""
+"""Pictures in the observation: the graph with `pictures:=...`, and a camera that goes away."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_camera_that_falls_silent_is_named_and_its_states_are_left_out(tmp_pat
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         rclpy.init(context=context)
         robot = Robot(context)
-        graph = load_graph("robot", {"run": str(tmp_path), "task": "ToolCut-v0", "pictures": True})
+        graph = load_graph("robot", {"run": str(tmp_path), "task": "ToolCut-v0", "pictures": "front"})
         alone = graph.only(["perception"])
         alone = dataclasses.replace(alone, nodes=tuple(node.unrecorded() for node in alone.nodes))
         with Supervisor(alone, log_directory=tmp_path / "log"):
@@ -120,7 +120,13 @@ def test_each_state_of_an_episode_has_its_own_picture(tmp_path: Path) -> None:
     """In lock step: one drawn from just that state, named in the observation and kept in the bag, once."""
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
-        arguments = {"task": "ToolCut-v0", "speed": "max", "run": tmp_path, "episodes": 1, "pictures": True}
+        arguments = {
+            "task": "ToolCut-v0",
+            "speed": "max",
+            "run": tmp_path,
+            "episodes": 1,
+            "pictures": "front",
+        }
         run_graph("record_demos", arguments, tmp_path / "log", lambda: True, time.sleep)
     (summary,) = BagWatch(tmp_path / "bags").summaries()
     episode = read_episode(summary.path)

@@ -36,7 +36,7 @@ def test_a_policy_that_sees_acts_and_learns_online(tmp_path: Path) -> None:
     arguments = {
         "task": TASK,
         "speed": "max",
-        "pictures": True,
+        "pictures": "front",
         "run": tmp_path / "robot",
         "learner_run": learner,
         "weights": weights,

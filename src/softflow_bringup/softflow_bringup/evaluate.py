@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from softflow_bringup.cameras import add_pictures
 from softflow_bringup.domain import private_domain
 from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.values import GraphError
@@ -32,9 +33,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
     parser.add_argument("--eyes", choices=("none", "camera"), default="none", help="see the graph argument")
-    parser.add_argument(
-        "--pictures", action="store_true", help="for a policy that sees, see the graph argument"
-    )
+    add_pictures(parser, "for a policy that sees: of these cameras, with + between them")
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
     if not options.weights.is_file():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from softflow_bringup.cameras import EACH, camera_values, cameras
 from softflow_bringup.fleet import ROBOT_NAMESPACE, robots
 from softflow_bringup.network import network_environment
 from softflow_bringup.parameters import flatten, read_parameter_file
@@ -114,13 +115,14 @@ _GRAPH_KEYS = ("help", "arguments", "nodes")
 _ARGUMENT_KEYS = ("default", "help", "choices")
 # Key in the YAML -> kind of its value. `use` takes the entry of that name from the catalogue as a base. `when` names
 # arguments with the value, or list of values, that each must have; else the node is left out. Of a list of such
-# mappings one is enough.
+# mappings one is enough. `each: camera` makes a node for each camera of the graph.
 _NODE_KEYS: dict[str, type] = {
     "use": str,
     "package": str,
     "executable": str,
     "name": str,
     "when": dict,
+    "each": str,
     "namespace": str,
     "parameters": dict,
     "parameter_files": list,
@@ -269,12 +271,18 @@ def _argument_values(
 def _make_nodes(
     path: Path, where: str, entry: Mapping[str, Any], values: Mapping[str, Any]
 ) -> list[NodeDescription]:
-    """One node, or one for each robot."""
+    """One node, or one for each robot and each of its cameras."""
+    own = dict(entry)
+    if (each := own.pop("each", EACH)) != EACH:
+        raise GraphError(f"{where}.each: is {each!r}; allowed: {EACH}")
+    parts: list[dict[str, Any]] = cameras(str(path), values) if "each" in entry else [{}]
+    derived = camera_values(str(path), values)
     if entry.get("namespace") != ROBOT_NAMESPACE or "namespace" not in values:
-        return [_make_node(path, where, entry, values)]
+        return [_make_node(path, where, own, {**derived, **values, **part}) for part in parts]
     return [
-        replace(_make_node(path, where, entry, robot.values), robot=robot.label)
+        replace(_make_node(path, where, own, {**derived, **robot.values, **part}), robot=robot.label)
         for robot in robots(str(path), values)
+        for part in parts
     ]
 
 
@@ -294,7 +302,8 @@ def _make_node(
     parameters: dict[str, Any] = {}
     for file in files:
         parameters.update(read_parameter_file(file, checked["name"], namespace))
-    parameters.update(flatten(f"{where}.parameters", checked.get("parameters", {})))
+    given = {k: v for k, v in checked.get("parameters", {}).items() if not _left_open(entry, k, v)}
+    parameters.update(flatten(f"{where}.parameters", given))
     remappings = tuple(checked.get("remappings", {}).items())
     environment = network_environment(str(path), values, config_directory())
     environment |= {key: str(value) for key, value in checked.get("environment", {}).items()}
@@ -304,6 +313,11 @@ def _make_node(
     _check_numbers(where, checked)
     checked.update(secure(where, checked, str(values.get("keystore", ""))))
     return NodeDescription(**checked)
+
+
+def _left_open(entry: Mapping[str, Any], parameter: str, value: Any) -> bool:
+    """Whether the argument that a parameter is taken from says nothing: then what its parameter file says holds."""
+    return value is None and entry["parameters"][parameter] is not None
 
 
 def _holds(where: str, conditions: Any, values: Mapping[str, Any]) -> bool:

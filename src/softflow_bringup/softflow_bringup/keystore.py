@@ -17,6 +17,8 @@ from softflow_bringup.values import GraphError
 
 ROBOT = "/hand0"
 """Robot that the policy files are written for; for another one its namespace takes this one's place."""
+CAMERA = "front"
+"""Camera that they are written for. Each other one has the same rights, and so has who sees it."""
 EXIT_USAGE = 2
 Run = Callable[[Sequence[str]], None]
 
@@ -38,25 +40,41 @@ def enclave_of(text: str) -> str:
     return enclaves[0].attrib["path"]
 
 
-def policies_for(robots: Sequence[str]) -> dict[str, str]:
+def policies_for(robots: Sequence[str], cameras: Sequence[str] = (CAMERA,)) -> dict[str, str]:
     """Enclave -> text of its policy; that of the learner, which is no robot's, once."""
+    for camera in cameras:
+        if not camera.isidentifier():
+            raise KeystoreError(f"camera is {camera!r}, must be a name such as {CAMERA!r}")
     policies = {}
     for robot in robots:
         if not robot.startswith("/") or robot.endswith("/"):
             raise KeystoreError(f"robot is {robot!r}, must be a namespace such as {ROBOT!r}")
         for path in policy_files():
             text = path.read_text(encoding="utf-8").replace(ROBOT, robot)
-            policies[enclave_of(text)] = text
+            policies.update({enclave_of(each): each for each in _for_cameras(text, cameras)})
     return policies
 
 
-def make_keystore(directory: Path, robots: Sequence[str], run: Run) -> list[str]:
+def _for_cameras(text: str, cameras: Sequence[str]) -> list[str]:
+    """The policy of each camera's own node; another's, with the rights of each camera's topics."""
+    if enclave_of(text).endswith(f"/camera_{CAMERA}"):
+        return [text.replace(CAMERA, camera) for camera in cameras]
+    lines = []
+    for line in text.splitlines(keepends=True):
+        of_camera = f"camera/{CAMERA}/" in line
+        lines += [line.replace(CAMERA, camera) for camera in cameras] if of_camera else [line]
+    return ["".join(lines)]
+
+
+def make_keystore(
+    directory: Path, robots: Sequence[str], run: Run, cameras: Sequence[str] = (CAMERA,)
+) -> list[str]:
     """Make the keystore, or add to it what is missing; permissions are always written anew. Returns the enclaves.
 
     Raises:
         KeystoreError: a step failed. An enclave without its permissions cannot be used by any node.
     """
-    policies = policies_for(robots)
+    policies = policies_for(robots, cameras)
     if not (directory / "enclaves" / "governance.p7s").is_file():
         run(["create_keystore", str(directory)])
     with tempfile.TemporaryDirectory(prefix="softflow_") as temporary:
@@ -96,6 +114,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--robot", action="append", metavar="NAMESPACE", help=f"may be repeated; {ROBOT} if none"
     )
+    parser.add_argument(
+        "--camera", action="append", metavar="NAME", help=f"may be repeated; {CAMERA} if none"
+    )
     domain = int(os.environ.get("ROS_DOMAIN_ID") or 0)
     parser.add_argument("--domain", type=int, default=domain, help="ROS domain that the keys are valid for")
     options = parser.parse_args(argv)
@@ -109,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_USAGE
     try:
         run = ros2_security(tool, options.domain)
-        enclaves = make_keystore(options.directory, options.robot or [ROBOT], run)
+        enclaves = make_keystore(options.directory, options.robot or [ROBOT], run, options.camera or [CAMERA])
     except (KeystoreError, GraphError, OSError) as error:
         print(f"softflow keystore: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from softflow_bringup.cameras import add_pictures
 from softflow_bringup.domain import private_domain
 from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.values import GraphError
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         choices=("auto", "true", "false"),
         help="simulation waits for who shows how; auto, with teleop true. A real hand: false",
     )
-    parser.add_argument("--pictures", action="store_true", help="record the camera's, see the graph argument")
+    add_pictures(parser, "record those of these cameras, with + between them")
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
     shown = 0

@@ -127,16 +127,52 @@ def test_frames_on_request(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
 @pytest.mark.parametrize("eyes", ["none", "camera"])
 def test_pictures_are_taken_watched_named_and_recorded_on_request(name: str, eyes: str) -> None:
-    graph, without = (load_graph(name, {"pictures": on, "eyes": eyes}) for on in (True, False))
+    graph, without = (load_graph(name, {"pictures": on, "eyes": eyes}) for on in ("front", ""))
     names = [node.name for node in graph.nodes]
-    assert len(set(names)) == len(names) and "camera" in names and ("pose" in names) == (eyes == "camera")
-    assert set(names) - {node.name for node in without.nodes} == ({"camera"} if eyes == "none" else set())
-    for node in ("perception", "recorder"):
+    assert len(set(names)) == len(names) and "camera_front" in names
+    assert ("pose" in names) == (eyes == "camera")
+    assert set(names) - {n.name for n in without.nodes} == ({"camera_front"} if eyes == "none" else set())
+    for node in {"perception", "recorder", "policy"} & set(names):
         assert graph.node(node).parameters["image_topics"] == "camera/front/image/compressed"
         assert not without.node(node).parameters.get("image_topics")
     assert graph.node("recorder").parameters["reliable_images"] is True
-    assert graph.node("camera").parameters["recorded"] is True
+    assert without.node("recorder").parameters["reliable_images"] is False
+    assert graph.node("camera_front").parameters["recorded"] is True
     assert without.node("recorder").parameters["ship"] == graph.node("recorder").parameters["ship"]
+
+
+def test_each_camera_has_a_node_for_each_robot() -> None:
+    graph = load_graph("robot", {"pictures": "front+wrist", "robots": 2, "eyes": "camera"})
+    cameras = {node.label: node for node in graph.nodes if node.executable == "camera_node"}
+    assert set(cameras) == {f"hand{i}.camera_{name}" for i in range(2) for name in ("front", "wrist")}
+    for label, node in cameras.items():
+        assert node.parameters["name"] == label.rpartition("_")[2] and node.parameters["recorded"] is True
+        assert node.namespace == "/" + label.partition(".")[0]
+    topics = "camera/front/image/compressed,camera/wrist/image/compressed"
+    for name in ("perception", "policy", "recorder"):
+        assert graph.node(f"hand1.{name}").parameters["image_topics"] == topics
+
+
+def test_a_camera_that_only_looks_for_the_object_is_not_recorded() -> None:
+    graph = load_graph("robot", {"pictures": "wrist", "eyes": "camera"})
+    recorded = {n.name: n.parameters["recorded"] for n in graph.nodes if n.executable == "camera_node"}
+    assert recorded == {"camera_front": False, "camera_wrist": True}
+    assert graph.node("recorder").parameters["image_topics"] == "camera/wrist/image/compressed"
+
+
+@pytest.mark.parametrize("pictures", ["front+front", "front,wrist", "+", "a b"])
+def test_cameras_that_are_not_names_are_refused(pictures: str) -> None:
+    with pytest.raises(GraphError, match=r"argument .pictures.: cameras is .*, must be different names"):
+        load_graph("robot", {"pictures": pictures})
+
+
+def test_nodes_can_be_made_for_cameras_only(tmp_path: Path) -> None:
+    text = "arguments: {pictures: {default: left+right, help: x}}\n"
+    entry = "nodes: [{package: d, executable: t, each: %s, name: eye_$(arg camera)}]"
+    names = {node.name for node in load_graph(write(tmp_path, text + entry % "camera")).nodes}
+    assert names == {"eye_left", "eye_right"}
+    with pytest.raises(GraphError, match=r"nodes\[0\].each: is 'robot'; allowed: camera"):
+        load_graph(write(tmp_path, text + entry % "robot"))
 
 
 def test_of_several_conditions_one_is_enough_and_each_is_checked(tmp_path: Path) -> None:
@@ -255,7 +291,11 @@ BAD_GRAPHS = {
     TALKER + ", parameters: {a: null}}]": ["parameter 'a'", "None"],
     TALKER + ", parameters: {a: []}}]": ["parameter 'a'", "[]", "one or more"],
     TALKER + ", parameters: {a: [1, x]}}]": ["parameter 'a'", "[1, 'x']", "one plain type"],
-    TALKER + ", parameters: {a: $(arg b)}}]": ["parameters.a", "unknown argument 'b'", "allowed: none"],
+    TALKER + ", parameters: {a: $(arg b)}}]": [
+        "parameters.a",
+        "unknown argument 'b'",
+        "allowed: image_topics, reliable_images",
+    ],
     TALKER + ", parameters: {a: $(env b)}}]": ["parameters.a", "$(env b)", "$(arg name)"],
     TALKER + "}, {package: d, executable: e, name: talker}]": ["nodes[1].name", "'talker'", "twice"],
     "nodes: [{package: demo, name: talker}]": ["nodes[0].executable", "missing"],

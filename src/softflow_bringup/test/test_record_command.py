@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from argparse import Namespace
 from typing import Any
 
 import pytest
 
+from softflow_bringup.cameras import add_pictures
 from softflow_bringup.graph import load_graph
 from softflow_bringup.record import graph_arguments
 from softflow_bringup.teleop import node_arguments
@@ -20,7 +22,7 @@ def options(**changes: Any) -> Namespace:
             "source": "teacher",
             "speed": None,
             "lock_step": None,
-            "pictures": False,
+            "pictures": "",
         }
         | changes
     )
@@ -43,9 +45,17 @@ def test_a_human_has_time(changes: dict[str, Any], speed: str, lock_step: str) -
 
 
 def test_pictures_on_request() -> None:
-    for wanted in (False, True):
+    for wanted in ("", "front", "front+wrist"):
         graph = load_graph("record_demos", graph_arguments(options(pictures=wanted)))
-        assert ("camera" in {n.name for n in graph.nodes}) == wanted
+        cameras = [n.name for n in graph.nodes if n.executable == "camera_node"]
+        assert cameras == [f"camera_{name}" for name in wanted.split("+") if name]
+
+
+def test_the_option_for_pictures_names_cameras() -> None:
+    parser = argparse.ArgumentParser()
+    add_pictures(parser, "for a test")
+    for given, wanted in (([], ""), (["--pictures"], "front"), (["--pictures", "wrist"], "wrist")):
+        assert parser.parse_args(given).pictures == wanted
 
 
 def test_the_keyboard_is_the_robots() -> None:

@@ -28,11 +28,13 @@ class Stand:
     """Where a camera stands and looks, upright."""
 
     position: tuple[float, float, float]
-    """[m] in the hand's base frame"""
+    """[m] in the hand's base frame, of a carried one in the palm's"""
     target: tuple[float, float, float]
     """[m] what is in the middle of the picture"""
     field: float
     """[deg] vertical field of view"""
+    carried: bool = False
+    """By the palm of a hand that moves."""
 
 
 _CUBE = (0.0, 0.0, REST_HEIGHT)
@@ -43,7 +45,11 @@ _STANDS = {
         "right": Stand((0.20, 0.20, 0.13), _CUBE, 25.0),
     },
     # Oblique: blades open along x, the tapes lie apart along y; the hand stays in the picture at both.
-    ToolCut.id: {"front": Stand((0.27, -0.20, 0.22), (0.0, 0.0, 0.075), 43.0)},
+    # At the wrist: past the fingers at what they grasp, which it shows as it lies to the palm.
+    ToolCut.id: {
+        "front": Stand((0.27, -0.20, 0.22), (0.0, 0.0, 0.075), 43.0),
+        "wrist": Stand((0.075, -0.055, 0.015), (0.0, 0.0, -0.105), 60.0, carried=True),
+    },
 }
 
 
@@ -61,6 +67,8 @@ class Optics:
     """(3, 3), base from camera"""
     position: FloatArray
     """[m] (3,) in the hand's base frame"""
+    carried: bool = False
+    """Rotation and position are in the frame of the palm instead, which moves."""
 
 
 def camera_names(task_id: str) -> tuple[str, ...]:
@@ -85,7 +93,7 @@ def optics(task_id: str, name: str) -> Optics:
     focal = HEIGHT / 2 / np.tan(np.deg2rad(stand.field) / 2)
     # Pixel centres are whole numbers in OpenCV, so the middle of the picture is half a pixel before its half.
     matrix = np.array([[focal, 0.0, (WIDTH - 1) / 2], [0.0, focal, (HEIGHT - 1) / 2], [0.0, 0.0, 1.0]])
-    return Optics(WIDTH, HEIGHT, matrix, np.stack([right, down, forward], axis=1), position)
+    return Optics(WIDTH, HEIGHT, matrix, np.stack([right, down, forward], axis=1), position, stand.carried)
 
 
 def _scene(task_id: str) -> Scene:
@@ -106,6 +114,8 @@ class SimulatedCamera:
         mj, number = self._scene.model, self._scene.model.camera("camera").id
         mj.cam_fovy[number] = _STANDS[task_id][name].field
         mj.cam_pos[number] = self.optics.position
+        if self.optics.carried:
+            mj.cam_bodyid[number] = mj.body("palm").id
         # MuJoCo's cameras look along -z with y up.
         rotation = self.optics.rotation @ np.diag([1.0, -1.0, -1.0])
         mujoco.mju_mat2Quat(mj.cam_quat[number], rotation.ravel())

@@ -8,6 +8,7 @@ import pytest
 from softflow_sim.cameras import SimulatedCamera, camera_names, optics
 from softflow_sim.catalogue import make_scene, make_teacher
 from softflow_sim.tool_env import ToolCutEnv
+from softflow_tasks import gantry
 from softflow_tasks.task import FloatArray, HandSample, Objects
 from softflow_tasks.tool_cut import TAPES
 
@@ -81,9 +82,29 @@ def test_the_picture_shows_things_where_the_optics_say(
         assert yellow.max() > 80, (tape, u, v)
 
 
+def test_a_carried_camera_goes_with_the_palm(
+    moments: list[tuple[HandSample, Objects, FloatArray]],
+) -> None:
+    """A tape is drawn where the optics have it once the gantry's position is added, wherever the hand is."""
+    wrist = optics(TOOL, "wrist")
+    eye = SimulatedCamera(TOOL, "wrist")
+    seen = 0
+    for hand, objects, _ in moments[::10]:
+        picture = eye.render(hand.position, objects)
+        palm = hand.position[gantry.GANTRY] + (0.0, 0.0, gantry.PALM_HEIGHT)
+        point = (objects["tool"].position + (0.0, 0.0, 0.039) - palm - wrist.position) @ wrist.rotation
+        u, v = np.rint((wrist.matrix @ point / point[2])[:2]).astype(int)
+        assert 0 <= u < 640 and 0 <= v < 480
+        near = picture[max(0, v - 12) : v + 13, max(0, u - 12) : u + 13].astype(float)
+        # One handle is red, the other blue, and nothing else is; a finger may be in front.
+        seen += bool((np.abs(near[..., 0] - near[..., 2]) > 80).any())
+    eye.close()
+    assert wrist.carried and seen > 0.8 * len(moments[::10])
+
+
 def test_unknown_cameras_and_tasks_without_are_named() -> None:
-    assert camera_names(TOOL) == ("front",) and "right" in camera_names("CubeRotation-v0")
-    with pytest.raises(ValueError, match="camera: 'nose' is unknown; known: front"):
+    assert camera_names(TOOL) == ("front", "wrist") and "right" in camera_names("CubeRotation-v0")
+    with pytest.raises(ValueError, match="camera: 'nose' is unknown; known: front, wrist"):
         SimulatedCamera(TOOL, "nose")
     with pytest.raises(
         ValueError, match="task: 'x' has no simulated cameras; known: CubeRotation-v0, ToolCut"

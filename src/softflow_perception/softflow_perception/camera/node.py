@@ -49,15 +49,22 @@ class CameraParameters:
     delay: float = bounded(
         0.0, low=0.0, high=1.0, unit="s", doc="of a device, from the exposure to the picture's arrival"
     )
+    carried: bool = bounded(
+        False, doc="a device that the hand carries: the place in its camera file is not said"
+    )
     quality: int = bounded(90, low=1, high=100, doc="of the JPEG pictures")
     recorded: bool = bounded(False, doc="the recorder must have the pictures from the first on")
 
 
 class CameraNode(SoftflowNode[CameraParameters]):
-    """Simulated pictures carry the stamp of the state they show; a device's, the robot time of its exposure."""
+    """Simulated pictures carry the stamp of the state they show; a device's, the robot time of its exposure.
+
+    A camera that the hand carries has no place in its base frame, so it says none.
+    """
 
     def __init__(self) -> None:
         super().__init__("camera", CameraParameters)
+        self.carried = self.params.carried
         self._eye: Any = None
         self._drawn: tuple[str, int, CompressedImage | None] = "", 0, None
         self._reader: threading.Thread | None = None
@@ -75,7 +82,8 @@ class CameraNode(SoftflowNode[CameraParameters]):
         self.pose_pub = self.create_publisher(PoseStamped, f"{base}/pose", latched())
         self.health_pub = self.create_publisher(DiagnosticStatus, f"{base}/health", latched())
         self.info_pub.publish(to_camera_info(self.model))
-        self.pose_pub.publish(to_camera_pose(self.model))
+        if not self.carried:
+            self.pose_pub.publish(to_camera_pose(self.model))
         self.create_subscription(Clock, "clock", self._on_clock, reliable(10))
         if self.params.source == "sim":
             self._watch_scene()
@@ -92,6 +100,7 @@ class CameraNode(SoftflowNode[CameraParameters]):
         except ValueError as error:
             raise ParameterError(f"{self.get_name()}: {error}") from error
         o = self._eye.optics
+        self.carried = o.carried
         return CameraModel(
             self.params.name, o.width, o.height, o.matrix, rotation=o.rotation, position=o.position
         )

@@ -27,7 +27,7 @@ from softflow_bringup.supervisor import Supervisor
 from softflow_tasks import make_task
 
 ROBOT = "/hand0"
-NODES = "camera", "pose", "perception"
+NODES = "camera_front", "pose", "perception"
 START_LIMIT = 60.0
 """[s] until pictures come through."""
 SETTLE = 3.0
@@ -64,7 +64,7 @@ def graph_of(run: Path, rate: float, length: float) -> GraphDescription:
     nodes = tuple(
         dataclasses.replace(
             node.unrecorded(),
-            parameters={**node.parameters, **(device if node.name == "camera" else {})},
+            parameters={**node.parameters, **(device if node.name == "camera_front" else {})},
         )
         for node in graph.nodes
     )
@@ -105,7 +105,7 @@ def measure(run: Path, seconds: float, rate: float, states: float) -> Measured:
 
 def said(values: dict[str, dict[str, str]]) -> int:
     """Pictures of the camera so far, by its newest word on /diagnostics: up to a second old."""
-    return int(values.get(f"{ROBOT}/camera", {}).get("pictures", "0"))
+    return int(values.get(f"{ROBOT}/camera_front", {}).get("pictures", "0"))
 
 
 def report(found: Measured, rate: float) -> str:
