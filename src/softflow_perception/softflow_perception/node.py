@@ -154,7 +154,7 @@ class PerceptionNode(SoftflowNode[PerceptionParameters]):
     def _on_image(self, name: str, message: CompressedImage) -> None:
         stamp = from_stamp(message.header.stamp)
         if self.onlooker is not None:
-            data = bytes(message.data)
+            data = memoryview(message.data)
             if fault := self.onlooker.picture(name, stamp, message.format, data, time.monotonic()):
                 self.refuse("image", f"camera {name}: {fault}")
                 return

@@ -9,7 +9,17 @@ import cv2
 import numpy as np
 import pytest
 
-from softflow_node.pictures import FORMAT, FrameError, check_format, decode, decode_grey, encode_jpeg
+from softflow_node.pictures import (
+    FORMAT,
+    FrameError,
+    check_format,
+    decode,
+    decode_grey,
+    encode_jpeg,
+    encode_png,
+    from_bgr,
+    thumbnail,
+)
 from softflow_perception.camera.frames import BAD_AFTER, GOOD_AFTER, CameraHealth, FrameLimits, FrameWatch
 from softflow_perception.camera.robot_clock import GAP, RobotClock
 from softflow_perception.camera.sources import CaptureSource, SourceError
@@ -36,6 +46,23 @@ def test_red_stays_red_through_the_file() -> None:
     np.testing.assert_allclose(decode(data)[-5, 5], image[-5, 5], atol=6)
     brightness = 0.299 * 220
     assert abs(int(decode_grey(data)[5, 5]) - brightness) < 6
+
+
+def test_a_picture_is_the_same_however_it_lies_in_memory() -> None:
+    """As OpenCV captures it, blue first and seen backwards, or as a renderer makes it."""
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    captured = image[..., ::-1].copy()
+    seen = from_bgr(captured)
+    assert np.shares_memory(seen, captured) and np.array_equal(seen, image)
+    assert encode_jpeg(seen, 90) == encode_jpeg(image, 90)
+    assert encode_png(seen) == encode_png(image) and np.array_equal(decode(encode_png(image)), image)
+    data = memoryview(encode_jpeg(image, 90))
+    assert np.array_equal(decode(data), decode(bytes(data)))
+    for size in (16, 48):
+        square = image[:, :48]
+        small = thumbnail(from_bgr(square[..., ::-1].copy()), size)
+        assert np.array_equal(small, thumbnail(square, size)) and small.flags.c_contiguous
+        assert np.array_equal(small, cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA))
 
 
 def test_what_is_no_picture_is_refused() -> None:

@@ -91,7 +91,7 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
     def _on_image(self, topic: str, message: CompressedImage) -> None:
         stamp = from_stamp(message.header.stamp)
         try:
-            self._sight.add(topic, stamp, message.format, bytes(message.data))
+            self._sight.add(topic, stamp, message.format, memoryview(message.data))
         except FrameError as error:
             self.refuse("image", error)
         waiting, self._waiting = self._waiting, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from softflow_node.pictures import FrameError, RGBImage, check_format, decode, thumbnail
+from softflow_node.pictures import Data, FrameError, RGBImage, check_format, decode, thumbnail
 from softflow_node.topics import camera_names, split_reference
 
 DEPTH = 30
@@ -18,9 +18,9 @@ class Sight:
     def __init__(self, topics: Sequence[str]) -> None:
         """`topics` in full, as observations name them."""
         self._cameras = camera_names(topics)
-        self._kept: dict[str, OrderedDict[int, bytes]] = {topic: OrderedDict() for topic in topics}
+        self._kept: dict[str, OrderedDict[int, Data]] = {topic: OrderedDict() for topic in topics}
 
-    def add(self, topic: str, stamp: int, form: str, data: bytes) -> None:
+    def add(self, topic: str, stamp: int, form: str, data: Data) -> None:
         """A picture of `stamp` [ns]. Raises FrameError for a format that is not one of RGB files."""
         check_format(form)
         kept = self._kept[topic]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from softflow_node.pictures import Data
+
 
 @dataclass(frozen=True)
 class FrameLimits:
@@ -44,7 +46,7 @@ class FrameWatch:
         """Whether a picture of this stamp [ns] is the last one, sent again: a world that waits repeats its state."""
         return stamp == self._last
 
-    def picture(self, stamp: int, now: int, size: tuple[int, int], data: bytes) -> str:
+    def picture(self, stamp: int, now: int, size: tuple[int, int], data: Data) -> str:
         """Take in a picture of `size` (width, height) as it came over the wire; stamps [ns], robot clock.
 
         Returns the fault that it shows.

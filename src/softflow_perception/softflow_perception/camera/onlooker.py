@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from softflow_node.pictures import FrameError, check_format
+from softflow_node.pictures import Data, FrameError, check_format
 from softflow_perception.camera.frames import CameraHealth, FrameLimits, FrameWatch
 
 SILENCE = 1.0
@@ -24,7 +24,7 @@ class Onlooker:
         """What a camera's own node says: it comes first, that there are no pictures is a consequence."""
         self._own[name] = why
 
-    def picture(self, name: str, stamp: int, text: str, data: bytes, now: float) -> str:
+    def picture(self, name: str, stamp: int, text: str, data: Data, now: float) -> str:
         """Take in a picture, its stamp [ns] and `format`, at [s] on a monotonic clock; why it must not be used."""
         watch, health = self._watches[name], self._health[name]
         self._heard[name] = now

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from softflow_node.pictures import RGBImage
+from softflow_node.pictures import RGBImage, from_bgr
 
 
 class SourceError(OSError):
@@ -45,7 +45,7 @@ class CaptureSource:
             raise SourceError(
                 f"device: {self.device!r} gave no picture: {'its end' if self.recorded else 'unplugged?'}"
             )
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        return from_bgr(np.asarray(image, dtype=np.uint8))
 
     def close(self) -> None:
         """Free the device."""

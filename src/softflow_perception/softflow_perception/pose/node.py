@@ -154,7 +154,7 @@ class PoseNode(SoftflowNode[PoseParameters]):
         if camera is None or watch is None:
             self.counters["pictures_without_calibration"] += 1
             return
-        stamp, data = from_stamp(message.header.stamp), bytes(message.data)
+        stamp, data = from_stamp(message.header.stamp), memoryview(message.data)
         if watch.repeats(stamp):
             self.counters["repeated_pictures"] += 1
             return
