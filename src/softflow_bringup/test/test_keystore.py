@@ -44,6 +44,23 @@ def test_every_node_of_a_graph_has_an_enclave_with_a_policy(tmp_path: Path, name
         assert node.environment["ROS_SECURITY_KEYSTORE"] == str(directory)
 
 
+def test_each_camera_has_keys_of_its_own_and_who_sees_one_sees_all(tmp_path: Path) -> None:
+    policies = keystore.policies_for(["/hand0"], ["front", "wrist"])
+    directory = some_keystore(tmp_path / "keys", list(policies))
+    given = {"keystore": str(directory), "pictures": "front+wrist", "eyes": "camera"}
+    nodes = {node.name: node for node in load_graph("online_rl", given).nodes}
+    for name, other in (("front", "wrist"), ("wrist", "front")):
+        text = policies[nodes[f"camera_{name}"].enclave]
+        assert f"camera/{name}/image/compressed" in text and f"camera/{other}" not in text
+        for node in ("perception", "policy", "recorder", "pose"):
+            assert f"<topic>camera/{name}/image/compressed</topic>" in policies[nodes[node].enclave], node
+    for node in nodes.values():
+        profile = next(ElementTree.fromstring(policies[node.enclave]).iter("profile"))
+        assert profile.attrib["node"] == node.name
+    with pytest.raises(keystore.KeystoreError, match="camera is 'a/b', must be a name"):
+        keystore.policies_for(["/hand0"], ["a/b"])
+
+
 def test_without_a_keystore_nothing_is_secured(tmp_path: Path) -> None:
     for node in load_graph("online_rl").nodes:
         assert not node.enclave and node.environment.keys() <= {RECORDER}
