@@ -30,7 +30,9 @@ from softflow_recorder.bag import read_episode, read_messages
 from softflow_tasks import make_task
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-TOPIC = "/hand0/camera/front/image/compressed"
+CAMERAS = "front", "wrist"
+TOPICS = {name: f"/hand0/camera/{name}/image/compressed" for name in CAMERAS}
+TOPIC = TOPICS["front"]
 PERIOD = 50_000_000
 """[ns]"""
 TIMEOUT = 60.0
@@ -117,29 +119,26 @@ def test_a_camera_that_falls_silent_is_named_and_its_states_are_left_out(tmp_pat
 
 
 def test_each_state_of_an_episode_has_its_own_picture(tmp_path: Path) -> None:
-    """In lock step: one drawn from just that state, named in the observation and kept in the bag, once."""
+    """In lock step: one of each camera, drawn from just that state, named in the observation and in the bag, once."""
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
-        arguments = {
-            "task": "ToolCut-v0",
-            "speed": "max",
-            "run": tmp_path,
-            "episodes": 1,
-            "pictures": "front",
-        }
+        arguments = {"task": "ToolCut-v0", "speed": "max", "run": tmp_path, "episodes": 1}
+        arguments["pictures"] = "+".join(CAMERAS)
         run_graph("record_demos", arguments, tmp_path / "log", lambda: True, time.sleep)
     (summary,) = BagWatch(tmp_path / "bags").summaries()
     episode = read_episode(summary.path)
-    pictures = episode.images["front"]
-    assert len(pictures) == episode.steps + 1 and set(map(len, map(np.shape, map(decode, pictures)))) == {3}
-    recorded: dict[int, bytes] = {}
+    assert set(episode.images) == set(CAMERAS)
+    for pictures in episode.images.values():
+        assert len(pictures) == episode.steps + 1 and len(set(pictures)) == len(pictures)
+        assert {np.shape(decode(data)) for data in pictures} == {(480, 640, 3)}
+    recorded: dict[tuple[str, int], bytes] = {}
     named: dict[int, tuple[int, list[str]]] = {}
     states: dict[int, int] = {}
     for topic, _, m in read_messages(summary.path):
-        if topic == TOPIC:
+        if topic in TOPICS.values():
             stamp = from_stamp(m.header.stamp)
-            assert stamp not in recorded
-            recorded[stamp] = bytes(m.data)
+            assert (topic, stamp) not in recorded
+            recorded[topic, stamp] = bytes(m.data)
         elif topic == "/hand0/observation":
             assert list(m.sensor_names) == [
                 "hand_state",
@@ -147,7 +146,7 @@ def test_each_state_of_an_episode_has_its_own_picture(tmp_path: Path) -> None:
                 "tool_arm",
                 "tape_left",
                 "tape_right",
-                "front",
+                *CAMERAS,
             ]
             assert len({from_stamp(s) for s in m.sensor_stamps}) == 1
             named[m.step] = from_stamp(m.header.stamp), list(m.images)
@@ -155,6 +154,6 @@ def test_each_state_of_an_episode_has_its_own_picture(tmp_path: Path) -> None:
             states[m.step] = from_stamp(m.header.stamp)
     assert set(named) == set(range(episode.steps + 1))
     for step, (stamp, images) in named.items():
-        assert stamp == states[step] and images == [f"{TOPIC}@{stamp}"]
-        assert pictures[step] == recorded[stamp]
-    assert len(set(pictures)) == len(pictures)
+        assert stamp == states[step] and images == [f"{topic}@{stamp}" for topic in TOPICS.values()]
+        for name, topic in TOPICS.items():
+            assert episode.images[name][step] == recorded[topic, stamp]
