@@ -19,6 +19,7 @@ from typing import IO
 
 from softflow_bringup.child import Child, Reaper
 from softflow_bringup.graph import GraphDescription, NodeDescription
+from softflow_bringup.log_file import LogFile
 from softflow_bringup.parameters import write_parameter_file
 from softflow_bringup.respawn import Fate, RespawnLimits, RespawnPolicy
 from softflow_bringup.shm import SegmentLedger
@@ -67,7 +68,7 @@ class _Slot:
     due: float | None = None
     fate: Fate | None = None
     looked: float = -_LEDGER_PERIOD
-    log_file: IO[str] | None = None
+    log_file: LogFile | None = None
 
     @property
     def name(self) -> str:
@@ -218,8 +219,7 @@ class Supervisor:
         policy = RespawnPolicy(node.respawn, node.respawn_delay, self._limits)
         slot = _Slot(node, policy, [*self._command_for(node), *ros_arguments(node, parameter_file)])
         if self._log_directory is not None:
-            path = self._log_directory / f"{node.label}.log"
-            slot.log_file = path.open("a", encoding="utf-8", buffering=1)
+            slot.log_file = LogFile(self._log_directory / f"{node.label}.log")
         return slot
 
     def _start_slot(self, slot: _Slot) -> None:
@@ -309,7 +309,7 @@ class Supervisor:
     def _emit(self, slot: _Slot, line: str) -> None:
         with self._log_lock:
             if slot.log_file is not None:
-                slot.log_file.write(line + "\n")
+                slot.log_file.write(line)
             self._log(slot.name, line)
 
 
@@ -333,9 +333,9 @@ class Printer:
             self._colours = {name: 31 + (index + 1) % 6 for index, name in enumerate(names)}
 
     def __call__(self, name: str, line: str) -> None:
-        """Print one line. A reader that has gone away (`| head`) is no reason to stop the robot badly."""
+        """Print one line. A reader that has gone away (`| head`), or a full disk, does not stop the robot."""
         prefix = f"\033[{self._colours[name]}m[{name}]\033[0m" if name in self._colours else f"[{name}]"
-        with contextlib.suppress(BrokenPipeError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
             print(f"{prefix} {line}", file=self._stream, flush=True)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import softflow_bringup
 from softflow_bringup.graph import GraphDescription, NodeDescription
+from softflow_bringup.log_file import LogFile
 from softflow_bringup.respawn import Fate, RespawnLimits, RespawnPolicy
 from softflow_bringup.stopping import StopPlan
 from softflow_bringup.supervisor import Printer, Supervisor
@@ -101,6 +102,28 @@ def test_environment_niceness_and_log_file(tmp_path: Path) -> None:
     assert supervisor.run() == 0
     assert log.of("a") == [f"blue {min(before + 10, 19)}", "oops"]
     assert (tmp_path / "logs" / "a.log").read_text() == f"blue {min(before + 10, 19)}\noops\n"
+
+
+def test_a_full_disk_holds_up_no_node(tmp_path: Path) -> None:
+    """It writes far more than a pipe holds: whoever read it no longer would stop it there."""
+    (tmp_path / "a.log").symlink_to("/dev/full")
+    supervisor, log = make({"a": "for i in range(5000): print('x' * 70)"}, node("a"), log_directory=tmp_path)
+    assert supervisor.run() == 0
+    assert log.of("a") == ["x" * 70] * 5000
+
+
+def test_lines_that_found_no_room_are_counted_in_the_log(tmp_path: Path) -> None:
+    file = LogFile(Path("/dev/full"))
+    file.write("first")
+    file.write("second")
+    assert file.lost == 2
+    with (tmp_path / "log").open("ab") as roomy:
+        os.dup2(roomy.fileno(), file.fileno())
+    file.write("third")
+    file.write("fourth")
+    file.close()
+    wanted = "(2 lines are missing here: No space left on device)\nthird\nfourth\n"
+    assert (tmp_path / "log").read_text() == wanted
 
 
 def test_respawn_until_given_up_and_a_required_death_is_a_failure() -> None:
