@@ -76,7 +76,8 @@ class PictureEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """RGB (B, H, W, 3) uint8 -> (B, F)."""
-        pixels = pictures.permute(0, 3, 1, 2).to(self.head.weight.dtype) / 255.0
+        # Channel by channel in memory: on a CPU these small convolutions are up to twice as fast so.
+        pixels = pictures.permute(0, 3, 1, 2).contiguous().to(self.head.weight.dtype) / 255.0
         code = self.head(spatial_softmax(self.trunk(pixels)))
         return F.layer_norm(code, code.shape[-1:])
 
