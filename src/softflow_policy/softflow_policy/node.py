@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage
-from softflow_msgs.msg import ActionChunk, Observation
+from softflow_msgs.msg import ActionChunk, EpisodeEvent, Observation
 
 from softflow_node.messages import from_stamp, numpy32
-from softflow_node.node import SoftflowNode, run_node, stream
+from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_node.pictures import FrameError, RGBImage
 from softflow_node.topics import parse_topics
@@ -53,7 +53,7 @@ class PolicyParameters:
 
 
 class PolicyNode(SoftflowNode[PolicyParameters]):
-    """Plans at each observation at which the chunk queue is empty."""
+    """Plans at each observation at which the chunk queue is empty, until the episode ends: then the hand holds."""
 
     def __init__(self) -> None:
         super().__init__("policy", PolicyParameters)
@@ -70,6 +70,8 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         self.updates.start(self.params.weights)
         self._sight = self._watch()
         self._waiting: Observation | None = None
+        self._ended = ""
+        self.create_subscription(EpisodeEvent, "episode_event", self._on_event, latched())
         self.create_subscription(Observation, "observation", self._on_observation, stream())
 
     def poll(self) -> float:
@@ -98,8 +100,12 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         if waiting is not None:
             self._on_observation(waiting)
 
+    def _on_event(self, message: EpisodeEvent) -> None:
+        if message.kind != EpisodeEvent.START:
+            self._ended = message.episode_id
+
     def _on_observation(self, message: Observation) -> None:
-        if message.steps_left > 0:
+        if message.steps_left > 0 or message.episode_id == self._ended:
             return
         if self._last is not None and self._is_repetition(self._last, message):
             self.chunk_pub.publish(self._last)

@@ -24,6 +24,7 @@ from softflow_msgs.msg import (
     HandState,
     ObjectState,
     Observation,
+    RecordedEpisode,
     RewardLabel,
 )
 from softflow_msgs.srv import GetResumePoint, LabelEpisode, PushExperience, SetMode
@@ -121,6 +122,7 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self.get_logger().warning,
             # The episode manager's events are latched: those of episodes long closed come again.
             closed_episodes(self.directory, EVENTS),
+            self._tell,
         )
         self.spool = Spool(self.directory.parent / "spool", 10**6 * p.spool_limit_mb) if p.ship else None
         self.outbox = self._open_outbox()
@@ -136,6 +138,8 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         self._wire()
 
     def _wire(self) -> None:
+        self._recorded_pub = self.create_publisher(RecordedEpisode, "recorded_episode", latched())
+        self._tell("", "")
         for topic, kind, qos in TOPICS:
             callback = partial(self._on_raw, topic, f"softflow_msgs/msg/{kind.__name__}", kind)
             self.create_subscription(kind, topic, callback, qos, raw=True)
@@ -205,6 +209,10 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
             self.recordings.add_shared(raw)
         else:
             self.recordings.add(raw)
+
+    def _tell(self, episode_id: str, why: str) -> None:
+        """For whoever begins the next episode: this one has all that it will get."""
+        self._recorded_pub.publish(RecordedEpisode(episode_id=episode_id, complete=not why, why=why))
 
     def _on_closed(self, bag: Path) -> None:
         if self.outbox is not None:

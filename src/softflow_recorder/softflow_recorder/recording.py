@@ -63,6 +63,8 @@ class Recording:
     assembler: EpisodeAssembler
     bag: BagWriter
     ended_at: float = 0.0
+    told: bool = False
+    """That there is nothing more to wait for."""
 
 
 def closed_episodes(directory: Path, count: int) -> set[str]:
@@ -88,12 +90,17 @@ class Recordings:
         closed: Callable[[Path], None],
         warn: Callable[[str], None],
         finished: Iterable[str] = (),
+        tell: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        """`finished`: episodes of which nothing more is recorded."""
+        """`finished`: episodes of which nothing more is recorded.
+
+        `tell(episode_id, why)` is called once for each episode when no step of it is waited for any more; `why` it is
+        not complete, or empty.
+        """
         self.open: dict[str, Recording] = {}
         self.counters: Counter[str] = Counter()
         self._directory, self._typestore, self._options = directory, typestore, options
-        self._disk, self._closed, self._warn = disk, closed, warn
+        self._disk, self._closed, self._warn, self._tell = disk, closed, warn, tell
         self._finished = set(finished)
         self._latest: dict[str, Raw] = {}
         """topic -> newest description or image: an episode begins with what was known before"""
@@ -112,7 +119,10 @@ class Recordings:
         self._write(recording, raw)
         if recording.assembler.ended:
             recording.ended_at = recording.ended_at or time.monotonic()
-            if recording.assembler.settled and not self._is_wanting(recording) and not self._disk.why:
+            if self._is_wanting(recording):
+                return
+            self._tell_once(episode_id, recording)
+            if recording.assembler.settled and not self._disk.why:
                 self._end(episode_id)
 
     def add_shared(self, raw: Raw) -> None:
@@ -144,6 +154,11 @@ class Recordings:
         for episode_id in list(self.open):
             self._end(episode_id, cut)
 
+    def _tell_once(self, episode_id: str, recording: Recording, why: str = "") -> None:
+        if not recording.told:
+            recording.told = True
+            self._tell(episode_id, why)
+
     def _is_wanting(self, recording: Recording) -> bool:
         return bool(not recording.assembler.discarded and recording.assembler.missing())
 
@@ -168,6 +183,7 @@ class Recordings:
             self._disk.failed(error)
             self._finished.add(episode_id)
             self.counters["unrecorded_episodes"] += 1
+            self._tell(episode_id, str(error))
             return None
         # The bytes of images are in the bag, from which a complete episode is read.
         recording = Recording(EpisodeAssembler(episode_id, keep_images=False), bag)
@@ -192,6 +208,7 @@ class Recordings:
         self._finished.add(episode_id)
         custom = describe(recording.assembler)
         complete = custom["complete"] == "true"
+        self._tell_once(episode_id, recording, "" if complete else custom["why"])
         if not complete:
             self._warn(f"kept as incomplete: {custom['why']}")
             custom |= {"recovered": "true", "recovery": cut} if cut else {}

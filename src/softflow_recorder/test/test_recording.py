@@ -40,8 +40,16 @@ class Recorder:
         self.disk = DiskWatch(directory, min_free_mb)
         self.closed: list[Path] = []
         self.warnings: list[str] = []
+        self.told: list[tuple[str, str]] = []
         self.recordings = Recordings(
-            directory, TYPESTORE, OPTIONS, self.disk, self.closed.append, self.warnings.append, finished
+            directory,
+            TYPESTORE,
+            OPTIONS,
+            self.disk,
+            self.closed.append,
+            self.warnings.append,
+            finished,
+            lambda episode, why: self.told.append((episode, why)),
         )
 
     def add(self, topic: str, message: Any) -> None:
@@ -83,6 +91,33 @@ def result(toy: Toy, start: int, steps: int, **values: Any) -> Published:
     values = {"chunk_id": start + 1, "policy_version": 7, "source": "policy", **values}
     message = ChunkResult(episode_id=toy.episode_id, start_step=start, executed_steps=steps, **values)
     return "chunk_result", message
+
+
+def test_it_says_once_when_no_step_is_waited_for_any_more(tmp_path: Path) -> None:
+    """As soon as the steps are there; the bag stays open for the last chunk's result, which comes with the next reset."""
+    toy = Toy.make()
+    recorder = Recorder(tmp_path / "bags")
+    messages = toy.messages()
+    for topic, message in messages[:-1]:
+        recorder.add(topic, message)
+    assert recorder.told == []
+    recorder.add(*messages[-1])
+    assert recorder.told == [(toy.episode_id, "")] and recorder.closed == []
+    recorder.recordings.poll(time.monotonic() + 2.0)
+    assert len(recorder.closed) == 1 and len(recorder.told) == 1
+
+
+def test_it_says_what_is_missing_once_it_waits_no_longer(tmp_path: Path) -> None:
+    toy = Toy.make()
+    recorder = Recorder(tmp_path / "bags")
+    for topic, message in toy.messages():
+        if topic != "observation" or message.step != 5:
+            recorder.add(topic, message)
+    recorder.recordings.poll(time.monotonic() + 2.0)
+    assert recorder.told == []
+    recorder.recordings.poll(time.monotonic() + OPTIONS.completion_timeout + 1.0)
+    [(episode, why)] = recorder.told
+    assert episode == toy.episode_id and "missing observation of step 5" in why
 
 
 def test_the_metadata_say_all_that_is_to_be_known_without_reading(tmp_path: Path) -> None:

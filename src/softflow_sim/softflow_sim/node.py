@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from softflow_msgs.msg import ActionChunk, Observation
+from softflow_msgs.msg import ActionChunk, EpisodeEvent, Observation
 
 from softflow_node.messages import NANOSECONDS, floats32, from_stamp, numpy32, to_stamp
-from softflow_node.node import SoftflowNode, run_node, stream
+from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_sim.catalogue import Teacher, make_teacher
 from softflow_tasks import make_task, task_ids
@@ -34,14 +34,19 @@ class TeacherNode(SoftflowNode[TeacherParameters]):
     def __init__(self) -> None:
         super().__init__("teacher", TeacherParameters)
         self.task = make_task(self.params.task)
-        self._episode_id = ""
+        self._episode_id = self._ended = ""
         self._chunk: ActionChunk | None = None
         self._teacher = self._new_teacher(0)
         self.pub = self.create_recorded_publisher(ActionChunk, "action_chunk")
+        self.create_subscription(EpisodeEvent, "episode_event", self._on_event, latched())
         self.create_subscription(Observation, "observation", self._on_observation, stream())
 
+    def _on_event(self, message: EpisodeEvent) -> None:
+        if message.kind != EpisodeEvent.START:
+            self._ended = message.episode_id
+
     def _on_observation(self, message: Observation) -> None:
-        if message.steps_left > 0:
+        if message.steps_left > 0 or message.episode_id == self._ended:
             return
         if message.episode_id != self._episode_id:
             seed = np.random.SeedSequence([self.params.seed, message.seed]).generate_state(1)[0]

@@ -16,7 +16,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.task import Future
 from softflow_msgs.action import ResetScene
-from softflow_msgs.msg import EpisodeEvent, HandDescription, HandHealth, Observation, RewardLabel
+from softflow_msgs.msg import (
+    EpisodeEvent,
+    HandDescription,
+    HandHealth,
+    Observation,
+    RecordedEpisode,
+    RewardLabel,
+)
 
 from softflow_node.messages import floats32, numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
@@ -65,6 +72,13 @@ class EpisodeParameters:
     stall_timeout: float = bounded(
         10.0, low=1.0, high=3600.0, unit="s", doc="without an observation: start anew"
     )
+    recorder_timeout: float = bounded(
+        20.0,
+        low=0.0,
+        high=3600.0,
+        unit="s",
+        doc="wait so long for a recorder that is behind before the next episode begins without it",
+    )
 
 
 class EpisodeNode(SoftflowNode[EpisodeParameters]):
@@ -82,6 +96,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._retry = Retry(*RESET_PAUSES)
         self._reset_error = ""
         self._unseen, self._unseen_step = 0, 0
+        self._awaited, self._awaited_since = "", 0.0
         self._robot_stamp = Time()
         self._last_seen = time.monotonic()
         self.event_pub = self.create_publisher(EpisodeEvent, "episode_event", latched(100))
@@ -90,6 +105,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_subscription(DiagnosticArray, "camera_health", self._on_cameras, latched())
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
+        self.create_subscription(RecordedEpisode, "recorded_episode", self._on_recorded, latched())
         self._reset = ActionClient(self, ResetScene, "reset_scene")
 
     def poll(self) -> float:
@@ -100,7 +116,8 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
                 self.get_logger().error(reminder)
         if self.episode is None:
             if not self._hand.why and not self._cameras.why and now >= self._retry.due:
-                self._begin()
+                if self._is_recorded(now):
+                    self._begin()
         elif now - self._last_seen > self.params.stall_timeout:
             self.get_logger().error(f"no observation for {self.params.stall_timeout} s: episode is discarded")
             self._end(EpisodeEvent.DISCARDED, "stalled")
@@ -130,6 +147,24 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         recorders = min(self.event_pub.get_subscription_count(), self.label_pub.get_subscription_count())
         observers = self.count_subscribers("observation")
         return bool(self._reset.server_is_ready() and observers >= p.observers and recorders >= p.recorders)
+
+    def _is_recorded(self, now: float) -> bool:
+        """Whether the recorder has the last episode: one that falls further behind overwrites what it has not taken."""
+        if self._awaited and not self.count_publishers("recorded_episode"):
+            self._awaited = ""  # Whoever records here does not say what it has.
+        elif self._awaited and now - self._awaited_since > self.params.recorder_timeout:
+            self.counters["recorder_behind"] += 1
+            self.get_logger().error(
+                f"the recorder has not got episode {self._awaited} in {self.params.recorder_timeout} s: going on"
+            )
+            self._awaited = ""
+        return not self._awaited
+
+    def _on_recorded(self, message: RecordedEpisode) -> None:
+        if message.why:
+            self.counters["incomplete_episodes"] += 1
+        if message.episode_id in (self._awaited, ""):
+            self._awaited = ""  # A recorder that has just begun knows of no episode before.
 
     def _on_goal(self, episode_id: str, future: Future) -> None:
         if not self._is_running(episode_id):
@@ -265,6 +300,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if kind != EpisodeEvent.DISCARDED:
             self.counters["episodes"] += 1
             self._count.advance()
+        self._awaited, self._awaited_since = self.episode.episode_id, time.monotonic()
         # The answer to a reset that is on its way is of no use any more.
         self.episode = None
 
