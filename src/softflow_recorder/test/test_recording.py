@@ -94,7 +94,7 @@ def result(toy: Toy, start: int, steps: int, **values: Any) -> Published:
 
 
 def test_it_says_once_when_no_step_is_waited_for_any_more(tmp_path: Path) -> None:
-    """As soon as the steps are there; the bag stays open for the last chunk's result, which comes with the next reset."""
+    """As soon as the steps are there; the bag stays open for the last chunk's result, which the next reset brings."""
     toy = Toy.make()
     recorder = Recorder(tmp_path / "bags")
     messages = toy.messages()

@@ -115,9 +115,9 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             if reminder := watch.reminder(now):
                 self.get_logger().error(reminder)
         if self.episode is None:
-            if not self._hand.why and not self._cameras.why and now >= self._retry.due:
-                if self._is_recorded(now):
-                    self._begin()
+            well = not self._hand.why and not self._cameras.why
+            if well and now >= self._retry.due and self._is_recorded(now):
+                self._begin()
         elif now - self._last_seen > self.params.stall_timeout:
             self.get_logger().error(f"no observation for {self.params.stall_timeout} s: episode is discarded")
             self._end(EpisodeEvent.DISCARDED, "stalled")
