@@ -20,22 +20,22 @@ from softflow_learner.success.calibration import (
     fit_scaling,
     reliability,
     row,
-    sigmoid,
 )
 from softflow_learner.success.cli import main
 from softflow_learner.success.data import Labelling, PicturesError, gather, load_episodes, split
-from softflow_learner.success.file import (
+from softflow_learner.success.judging import judge_bags
+from softflow_learner.success.making import Report, make_classifier
+from softflow_learner.success.training import TrainSettings
+from softflow_node.pictures import encode_jpeg
+from softflow_policy.success.file import (
     Classifier,
     ClassifierError,
     decode_classifier,
     encode_classifier,
     load_classifier,
 )
-from softflow_learner.success.judging import judge_bags
-from softflow_learner.success.making import Report, make_classifier
-from softflow_learner.success.model import SuccessNet, SuccessSpec
-from softflow_learner.success.training import TrainSettings
-from softflow_node.pictures import encode_jpeg
+from softflow_policy.success.model import SuccessNet, SuccessSpec
+from softflow_policy.success.scaling import sigmoid
 from softflow_recorder.bag import read_episode
 from softflow_recorder.episode import EpisodeData
 from softflow_recorder.labelling import label_bag

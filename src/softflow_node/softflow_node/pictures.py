@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 RGBImage = NDArray[np.uint8]
 """(H, W, 3), red first."""
+Sizes = dict[str, tuple[int, int]]
+"""Camera -> height, width of its pictures [pixels]."""
 FORMAT = "rgb8; jpeg compressed bgr8"
 """Of sensor_msgs/CompressedImage: the picture was rgb8; "bgr8" is how OpenCV's JPEG functions name their side."""
 

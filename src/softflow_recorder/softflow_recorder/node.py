@@ -25,6 +25,7 @@ from softflow_msgs.msg import (
     ObjectState,
     Observation,
     RewardLabel,
+    SuccessVerdict,
 )
 from softflow_msgs.srv import GetResumePoint, LabelEpisode, PushExperience, SetMode
 
@@ -58,6 +59,7 @@ TOPICS: tuple[tuple[str, Any, Any], ...] = (
     ("action_chunk", ActionChunk, stream()),
     ("chunk_result", ChunkResult, stream()),
     ("reward_label", RewardLabel, stream()),
+    ("success_verdict", SuccessVerdict, stream()),
     (DESCRIPTION, HandDescription, latched()),
 )
 QUIET = 6
