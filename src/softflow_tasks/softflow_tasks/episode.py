@@ -28,7 +28,7 @@ def episode_seed(mode: str, seed: int, index: int) -> int:
 
 
 class OutOfOrderError(ValueError):
-    """An observation is missing: the episode can no longer be judged."""
+    """An observation, or a verdict, is missing: the episode can no longer be judged."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Episode:
         self._seen = 0
         self._state: StateVector | None = None
         self._waiting: deque[StateVector] = deque()
-        self._verdicts: dict[int, Verdict] = {}
+        self._verdicts: deque[Verdict] = deque()
+        self._heard = 0
 
     @property
     def steps(self) -> int:
@@ -131,16 +132,23 @@ class Episode:
     def hear(self, verdict: Verdict) -> Outcome | None:
         """Judge what waited for a classifier's verdict; the outcome of the last step judged, None where none was.
 
-        The first verdict on a step holds. The start leads from no step: its verdict counts for nothing.
+        The first verdict on a step holds. No step leads to the start of an episode: that on step 0 counts for nothing.
+
+        Raises:
+            OutOfOrderError: a verdict is missing.
         """
-        if self.reward == CLASSIFIER and verdict.step > self.steps:
-            self._verdicts.setdefault(verdict.step, verdict)
+        if self.reward != CLASSIFIER or self.outcome is not None or verdict.step <= self._heard:
+            return None
+        if verdict.step > self._heard + 1:
+            raise OutOfOrderError(f"verdict on step {verdict.step} came, {self._heard + 1} was expected")
+        self._heard += 1
+        self._verdicts.append(verdict)
         return self._judge()
 
     def _judge(self) -> Outcome | None:
         outcome = None
         while self._waiting and self.outcome is None:
-            verdict = self._verdicts.pop(self.steps + 1, None)
+            verdict = self._verdicts.popleft() if self._verdicts else None
             if self.reward == CLASSIFIER and verdict is None:
                 break
             before, self._state = self._state, self._waiting.popleft()

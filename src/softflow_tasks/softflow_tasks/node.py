@@ -47,6 +47,8 @@ LABEL_STEPS = {TASK: 10, CLASSIFIER: 1}
 """Rewards are sent in ranges of this many steps, and at the end of an episode. A label has one confidence: a
 classifier's is another one each step."""
 VERDICTS = "success_verdict"
+SILENCE = 5.0
+"""[s] after which a success node that says nothing is not there."""
 RUN_ID = "SOFTFLOW_RUN_ID"
 """Environment variable of whoever starts the graph: the same for every start of this node within one run."""
 RESET_PAUSES = 1.0, 30.0
@@ -102,7 +104,9 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._reset_error = ""
         self._unseen, self._unseen_step = 0, 0
         self._robot_stamp = Time()
-        self._last_seen = self._last_judged = time.monotonic()
+        self._last_seen = self._last_judged = self._started = time.monotonic()
+        self._success_node = -SILENCE
+        """When it last said something [s]."""
         self.event_pub = self.create_publisher(EpisodeEvent, "episode_event", latched(100))
         self.label_pub = self.create_recorded_publisher(RewardLabel, "reward_label")
         self.create_subscription(Observation, "observation", self._on_observation, stream())
@@ -139,7 +143,13 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
 
     def fault(self) -> str:
         """Why no episode is played."""
-        return self._hand.text() or self._cameras.text() or self._reset_error
+        return self._hand.text() or self._cameras.text() or self._reset_error or self._unjudged()
+
+    def _unjudged(self) -> str:
+        now = time.monotonic()
+        if self.params.reward == TASK or now - max(self._success_node, self._started) <= SILENCE:
+            return ""
+        return f"the success node has said nothing for {SILENCE:.0f} s, or does not hear observations and pictures"
 
     def _begin(self) -> None:
         p = self.params
@@ -160,7 +170,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         p = self.params
         recorders = min(self.event_pub.get_subscription_count(), self.label_pub.get_subscription_count())
         observers = self.count_subscribers("observation")
-        judged = p.reward == TASK or self.count_publishers(VERDICTS) > 0
+        judged = p.reward == TASK or time.monotonic() - self._success_node <= SILENCE
         others = observers >= p.observers and recorders >= p.recorders and judged
         return bool(self._reset.server_is_ready() and others)
 
@@ -214,12 +224,17 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self.refuse("observation", error)
 
     def _on_verdict(self, message: SuccessVerdict) -> None:
-        episode = self.episode
+        episode, self._success_node = self.episode, time.monotonic()
+        if not message.episode_id:
+            return
         if episode is None or message.episode_id != episode.episode_id:
             self.counters["verdicts_of_other_episodes"] += 1
             return
         try:
             self._follow(episode, episode.hear(from_verdict(message)))
+        except OutOfOrderError as error:
+            self.refuse("verdict", error)
+            self._end(EpisodeEvent.DISCARDED, str(error))
         except ValueError as error:
             self.refuse("verdict", error)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from softflow_tasks import CubeRotation, ToolCut
 from softflow_tasks.cube_rotation import REST_HEIGHT
-from softflow_tasks.episode import CLASSIFIER, SUCCESS, TASK, Episode, Verdict
+from softflow_tasks.episode import CLASSIFIER, SUCCESS, TASK, Episode, OutOfOrderError, Verdict
 from softflow_tasks.task import HandSample, ObjectSample, StateVector, Task
 from softflow_tasks.tool_cut import METRES, OFFSETS, TAPE_DISTANCE
 
@@ -56,34 +56,33 @@ def play(states: Sequence[StateVector], success: int = 0, task: Task = CUBE) -> 
     return judged
 
 
-@given(st.permutations(range(9)), st.permutations([True] * 9 + [False] * 9))
-def test_in_whatever_order_verdicts_come_the_episode_is_the_same(
-    verdicts: list[int], turns: list[bool]
-) -> None:
-    judged, observed = episode(), 0
-    left = list(verdicts)
+@given(st.permutations([True] * 9 + [False] * 9))
+def test_whichever_is_first_observation_or_verdict_the_episode_is_the_same(turns: list[bool]) -> None:
+    judged, observed, told = episode(), 0, 0
     for is_observation in turns:
         if is_observation:
             judged.observe(observed, cube())
             observed += 1
         else:
-            step = left.pop()
-            judged.hear(verdict(step, 0.9 if step in (5, 7) else 0.1))
-        assert judged.steps <= max(0, observed - 1)
-    assert judged.rewards == [0.0] * 4 + [REWARD] and judged.waits <= 4
+            judged.hear(verdict(told, 0.9 if told in (5, 7) else 0.1))
+            told += 1
+        assert judged.steps == min(max(0, observed - 1), max(0, told - 1), 5)
+    assert judged.rewards == [0.0] * 4 + [REWARD]
     assert judged.outcome is not None and judged.outcome.terminated and judged.outcome.cause == SUCCESS
     assert judged.confidences == pytest.approx([0.9] * 5) and judged.success
 
 
-def test_without_a_verdict_an_observation_and_those_after_it_wait() -> None:
+@pytest.mark.parametrize("seen", [0, 3])
+def test_observations_wait_for_their_verdicts_and_a_missing_one_is_named(seen: int) -> None:
     judged = episode()
-    for step in range(5):
+    for step in range(6):
         assert judged.observe(step, cube()) is None
-    for step in (0, 1, 3, 4):  # 2 is missing
-        judged.hear(verdict(step))
-    assert (judged.steps, judged.waits, judged.outcome) == (1, 3, None)
-    assert judged.hear(verdict(2)) is not None
-    assert (judged.steps, judged.waits) == (4, 0)
+    for step in range(1, seen + 1):
+        assert judged.hear(verdict(step)) is not None
+    assert (judged.steps, judged.waits, judged.outcome) == (seen, 5 - seen, None)
+    with pytest.raises(OutOfOrderError, match=f"verdict on step {seen + 2} came, {seen + 1} was expected"):
+        judged.hear(verdict(seen + 2))
+    assert judged.hear(verdict(seen + 1)) is not None and judged.steps == seen + 1
 
 
 def test_the_first_verdict_on_a_step_holds_and_repeated_ones_change_nothing() -> None:

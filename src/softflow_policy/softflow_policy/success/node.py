@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import Observation, SuccessVerdict
 
@@ -21,6 +25,9 @@ from softflow_policy.sight import Sight
 from softflow_policy.success.file import Classifier, ClassifierError, load_classifier
 from softflow_policy.success.messages import to_verdict
 from softflow_tasks import make_task, task_ids
+
+READY_PERIOD = 0.2
+"""[s] between two signs that the node is there, and before the first: who publishes pictures then hears of it too."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,27 @@ class SuccessNode(SoftflowNode[SuccessParameters]):
         torch.set_num_threads(self.params.threads)
         self.task = make_task(self.params.task)
         self.classifier = self._load()
+        self._sources: list[Subscription] = []
         self._sight = self._watch()
         self._waiting: deque[Observation] = deque()
         self._last: SuccessVerdict | None = None
         self._fault = ""
         self.verdict_pub = self.create_recorded_publisher(SuccessVerdict, "success_verdict")
-        self.create_subscription(Observation, "observation", self._on_observation, stream())
+        self._hear(Observation, "observation", self._on_observation)
+        self._ready_due = 0.0
+
+    def _hear(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
+        self._sources.append(self.create_subscription(kind, topic, callback, stream()))
+
+    def poll(self) -> float:
+        """Say that episodes may begin: what is published before a reader is known does not reach it."""
+        now = time.monotonic()
+        if not all(source.get_publisher_count() for source in self._sources):
+            self._ready_due = now + READY_PERIOD
+        elif now >= self._ready_due:
+            self._ready_due = now + READY_PERIOD
+            self.verdict_pub.publish(SuccessVerdict())
+        return READY_PERIOD
 
     def fault(self) -> str:
         """Why the newest observation was not judged."""
@@ -84,7 +106,7 @@ class SuccessNode(SoftflowNode[SuccessParameters]):
                     f"of each camera of the classifier ({', '.join(wanted)}); {camera!r} is missing"
                 )
         for topic in topics:
-            self.create_subscription(CompressedImage, topic, partial(self._on_image, topic), stream())
+            self._hear(CompressedImage, topic, partial(self._on_image, topic))
         return sight
 
     def _on_image(self, topic: str, message: CompressedImage) -> None:
