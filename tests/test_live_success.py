@@ -41,6 +41,8 @@ from softflow_recorder.bag import read_episode, read_messages
 from softflow_sim.cameras import SimulatedCamera
 from softflow_sim.tool_scene import ToolScene
 from softflow_sim.tool_teacher import ToolTeacher, ToolTeacherStyle
+from softflow_tasks.episode import CLASSIFIER, Episode
+from softflow_tasks.node import SILENCE, EpisodeNode
 from softflow_tasks.tool_cut import REST_HEIGHT, ToolCut
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -366,3 +368,29 @@ def test_what_cannot_judge_is_refused_at_the_start(
     given = {"task": TASK.id, "classifier": path, "image_topics": "camera/front/image/compressed", **values}
     with parameters(**given), pytest.raises(ParameterError, match=text):
         SuccessNode()
+
+
+def test_bad_verdicts_are_refused_and_a_missing_one_ends_the_episode() -> None:
+    with parameters(task=TASK.id, reward=CLASSIFIER):
+        manager = EpisodeNode()
+        assert manager.fault() == ""
+        manager._started -= 2 * SILENCE
+        assert "the success node has said nothing for 5 s" in manager.fault()
+        manager._on_verdict(SuccessVerdict())
+        assert manager.fault() == ""
+        manager.episode = Episode(TASK, "e", 0, seed=1, reward=CLASSIFIER)
+
+        def tell(step: int, probability: float, episode: str = "e") -> None:
+            manager._on_verdict(
+                SuccessVerdict(episode_id=episode, step=step, probability=probability, threshold=0.5)
+            )
+
+        tell(1, float("nan"))
+        tell(2, 1.5)
+        assert manager.counters["refused_verdict"] == 2 and manager.episode is not None
+        tell(1, 0.9, "another")
+        assert manager.counters["verdicts_of_other_episodes"] == 1
+        tell(1, 0.1)
+        tell(3, 0.1)
+        assert manager.counters["refused_verdict"] == 3 and manager.episode is None
+        manager.destroy_node()
