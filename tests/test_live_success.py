@@ -210,9 +210,11 @@ def test_pictures_of_another_size_are_refused_and_the_episode_is_given_up(tmp_pa
     arguments = {"task": TASK.id, "pictures": "front", "classifier": file, "run": tmp_path / "run"}
     graph = load_graph("record_demos", arguments)
     manager = graph.node("episode_manager")
-    impatient = dataclasses.replace(manager, parameters={**manager.parameters, "stall_timeout": 1.0})
+    impatient = dataclasses.replace(manager, parameters={**manager.parameters, "stall_timeout": 2.0})
     graph = dataclasses.replace(graph, nodes=tuple(impatient if n is manager else n for n in graph.nodes))
     events: list[EpisodeEvent] = []
+    log = tmp_path / "log" / "episode_manager.log"
+    why = "success_verdict of step 1 has not come for 2.0 s"
     said: dict[str, DiagnosticStatus] = {}
 
     def on_diagnostics(message: DiagnosticArray) -> None:
@@ -229,7 +231,13 @@ def test_pictures_of_another_size_are_refused_and_the_episode_is_given_up(tmp_pa
 
             def done() -> bool:
                 fault = said.get("/hand0/success", DiagnosticStatus()).message
-                return "must be 64x48" in fault and any(e.kind == EpisodeEvent.DISCARDED for e in events)
+                # A machine that starts slowly may stall before there is anything to judge.
+                given_up = log.is_file() and why in log.read_text()
+                return (
+                    "must be 64x48" in fault
+                    and given_up
+                    and any(e.kind == EpisodeEvent.DISCARDED for e in events)
+                )
 
             while not done():
                 assert time.monotonic() < end, (said.get("/hand0/success"), events)
@@ -238,10 +246,9 @@ def test_pictures_of_another_size_are_refused_and_the_episode_is_given_up(tmp_pa
     assert status.level == DiagnosticStatus.ERROR
     assert "cannot be judged: picture of camera 'front' is 640x480, must be 64x48" in status.message
     assert int({v.key: v.value for v in status.values}["refused_observation"]) > 0
-    [discarded] = [e for e in events if e.kind == EpisodeEvent.DISCARDED][:1]
-    assert (discarded.cause, discarded.last_step) == ("stalled", 0)
-    text = (tmp_path / "log" / "episode_manager.log").read_text()
-    assert "success_verdict of step 1 has not come for 1.0 s" in text and "the node success" in text
+    ends = [e for e in events if e.kind != EpisodeEvent.START]
+    assert {(e.kind, e.cause, e.last_step) for e in ends} == {(EpisodeEvent.DISCARDED, "stalled", 0)}
+    assert "see what the node success says" in log.read_text()
 
 
 class Robot:

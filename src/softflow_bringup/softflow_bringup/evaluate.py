@@ -34,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
     parser.add_argument("--eyes", choices=("none", "camera"), default="none", help="see the graph argument")
     add_pictures(parser, "for a policy that sees: of these cameras, with + between them")
-    parser.add_argument("--classifier", type=Path, metavar="FILE", help="that says what a success is")
+    parser.add_argument(
+        "--classifier", type=Path, metavar="FILE", help="that says what a success is, by --pictures"
+    )
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
     for name in ("weights", "classifier"):
