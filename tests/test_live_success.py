@@ -207,7 +207,13 @@ def untrained(path: Path, spec: SuccessSpec = SPEC, **values: Any) -> Path:
 
 def test_pictures_of_another_size_are_refused_and_the_episode_is_given_up(tmp_path: Path) -> None:
     file = untrained(tmp_path / "small.safetensors")
-    arguments = {"task": TASK.id, "pictures": "front", "classifier": file, "run": tmp_path / "run"}
+    arguments = {
+        "task": TASK.id,
+        "speed": "max",
+        "pictures": "front",
+        "classifier": file,
+        "run": tmp_path / "run",
+    }
     graph = load_graph("record_demos", arguments)
     manager = graph.node("episode_manager")
     impatient = dataclasses.replace(manager, parameters={**manager.parameters, "stall_timeout": 2.0})
@@ -247,7 +253,8 @@ def test_pictures_of_another_size_are_refused_and_the_episode_is_given_up(tmp_pa
     assert "cannot be judged: picture of camera 'front' is 640x480, must be 64x48" in status.message
     assert int({v.key: v.value for v in status.values}["refused_observation"]) > 0
     ends = [e for e in events if e.kind != EpisodeEvent.START]
-    assert {(e.kind, e.cause, e.last_step) for e in ends} == {(EpisodeEvent.DISCARDED, "stalled", 0)}
+    assert {(e.kind, e.last_step) for e in ends} == {(EpisodeEvent.DISCARDED, 0)}, ends
+    assert "stalled" in {e.cause for e in ends}
     assert "see what the node success says" in log.read_text()
 
 
