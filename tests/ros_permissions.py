@@ -11,7 +11,7 @@ from softflow_bringup.keystore import policy_files
 Permissions = set[tuple[str, str]]
 """(right, name), such as ("publish", "/hand0/action_chunk")."""
 # Simulated time is an option of every node; the driver of another process gives it. Perception takes objects from the
-# simulation or from the eyes; pictures are named and recorded on request.
+# simulation or from the eyes; pictures are named and recorded on request, and a classifier's verdicts taken.
 OPTIONAL = {
     ("subscribe", "/clock"),
     ("subscribe", "/hand0/object_state"),
@@ -20,6 +20,8 @@ OPTIONAL = {
     ("subscribe", "/hand0/camera/front/health"),
     ("publish", "/hand0/camera_health"),
 }
+# The recorder always takes them.
+OPTIONAL_OF = {"/hand0/episode_manager": {("subscribe", "/hand0/success_verdict")}}
 
 
 def allowed(name: str) -> Permissions:
@@ -37,7 +39,12 @@ def allowed(name: str) -> Permissions:
         for right in group.attrib
         for entry in group
     }
-    return rights - OPTIONAL
+    return rights - optional(name)
+
+
+def optional(name: str) -> Permissions:
+    """What a node may, and does on request only."""
+    return OPTIONAL | OPTIONAL_OF.get(name, set())
 
 
 def full_name(name: str, namespace: str, node: str) -> str:
@@ -64,4 +71,4 @@ def used(observer: Node, name: str) -> Permissions:
                 found.add((right, endpoint))
             elif right in ("reply", "request"):
                 found.add(("execute" if right == "reply" else "call", action))
-    return found - OPTIONAL
+    return found - optional(name)

@@ -20,22 +20,20 @@ from softflow_learner.success.calibration import (
     fit_scaling,
     reliability,
     row,
-    sigmoid,
 )
 from softflow_learner.success.cli import main
 from softflow_learner.success.data import Labelling, PicturesError, gather, load_episodes, split
-from softflow_learner.success.file import (
+from softflow_learner.success.judging import judge_bags
+from softflow_learner.success.making import Report, make_classifier
+from softflow_learner.success.training import TrainSettings
+from softflow_node.pictures import encode_jpeg
+from softflow_policy.success.file import (
     Classifier,
-    ClassifierError,
-    decode_classifier,
     encode_classifier,
     load_classifier,
 )
-from softflow_learner.success.judging import judge_bags
-from softflow_learner.success.making import Report, make_classifier
-from softflow_learner.success.model import SuccessNet, SuccessSpec
-from softflow_learner.success.training import TrainSettings
-from softflow_node.pictures import encode_jpeg
+from softflow_policy.success.model import SuccessNet, SuccessSpec
+from softflow_policy.success.scaling import sigmoid
 from softflow_recorder.bag import read_episode
 from softflow_recorder.episode import EpisodeData
 from softflow_recorder.labelling import label_bag
@@ -306,30 +304,13 @@ def test_which_pictures_show_a_success(bags: Path) -> None:
     assert gather([episode], LABELLING).successes == LABELLING.hold
 
 
-def test_a_classifier_file_that_is_not_what_was_written_is_refused(file: Path, tmp_path: Path) -> None:
-    data = file.read_bytes()
-    assert decode_classifier(data).info == load_classifier(file).info
-    rng = np.random.default_rng(0)
-    for place in [*range(8), *rng.integers(8, len(data), 60).tolist()]:
-        changed = bytearray(data)
-        changed[place] ^= 1 << int(rng.integers(8))
-        with pytest.raises(ClassifierError):
-            decode_classifier(bytes(changed))
-    for size in (0, 7, 100, len(data) - 1):
-        with pytest.raises(ClassifierError):
-            decode_classifier(data[:size])
-    broken = decode_classifier(data)
-    with torch.no_grad():
-        next(broken.net.parameters()).view(-1)[0] = float("nan")
-    with pytest.raises(ClassifierError, match="has 1 numbers that are not finite"):
-        decode_classifier(encode_classifier(broken))
-    other = Classifier(SuccessNet(dataclasses.replace(SPEC, image_features=16)), broken.info)
-    other.net.spec = SPEC
-    with pytest.raises(ClassifierError, match=r"is \(16,\) .*, must be \(32,\)"):
-        decode_classifier(encode_classifier(other))
+def test_a_damaged_classifier_judges_nothing(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "cut.safetensors"
-    path.write_bytes(data[:1000])
+    path.write_bytes(file.read_bytes()[:1000])
     assert main(["judge", "--classifier", str(path), "--bags", str(tmp_path)]) == 2
+    assert str(path) in capsys.readouterr().err
 
 
 def test_pictures_of_another_camera_size_or_task_are_refused_by_name(

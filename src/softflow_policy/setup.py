@@ -17,5 +17,10 @@ setup(
     maintainer_email="maintainers@example.com",
     description="The flow policy over action chunks: flow, critic, planner, weights codec, inference node.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["policy_node = softflow_policy.node:main"]},
+    entry_points={
+        "console_scripts": [
+            "policy_node = softflow_policy.node:main",
+            "success_node = softflow_policy.success.node:main",
+        ]
+    },
 )

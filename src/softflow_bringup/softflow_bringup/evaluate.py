@@ -34,11 +34,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
     parser.add_argument("--eyes", choices=("none", "camera"), default="none", help="see the graph argument")
     add_pictures(parser, "for a policy that sees: of these cameras, with + between them")
+    parser.add_argument(
+        "--classifier", type=Path, metavar="FILE", help="that says what a success is, by --pictures"
+    )
     options = parser.parse_args(argv)
     metric = make_task(options.task).metric
-    if not options.weights.is_file():
-        print(f"softflow eval: weights: {str(options.weights)!r} is not a file", file=sys.stderr)
-        return 2
+    for name in ("weights", "classifier"):
+        path = getattr(options, name)
+        if path is not None and not path.is_file():
+            print(f"softflow eval: {name}: {str(path)!r} is not a file", file=sys.stderr)
+            return 2
     run = options.run or Path("runs") / f"eval-{options.weights.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     arguments = {
         "task": options.task,
@@ -46,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
         "speed": options.speed,
         "eyes": options.eyes,
         "pictures": options.pictures,
+        "classifier": options.classifier.resolve() if options.classifier else "",
         "weights": options.weights.resolve(),
     }
     try:
@@ -61,7 +67,11 @@ def main(argv: Sequence[str]) -> int:
         return 130
     estimate = bootstrap([s.metrics[metric] for s in summaries])
     result = {"metric": metric, "mean": estimate.mean, "ci95": [estimate.low, estimate.high], "n": estimate.n}
-    (run / "result.json").write_text(json.dumps(result, indent=1))
     print(f"{metric}: {estimate}")
+    if options.classifier:
+        seen = bootstrap([float(s.success) for s in summaries])
+        result |= {"success_by_classifier": seen.mean, "success_ci95": [seen.low, seen.high]}
+        print(f"success by the classifier: {seen}")
+    (run / "result.json").write_text(json.dumps(result, indent=1))
     print(f"folder: {run}")
     return 0

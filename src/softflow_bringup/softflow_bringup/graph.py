@@ -15,6 +15,7 @@ from softflow_bringup.cameras import EACH, camera_values, cameras
 from softflow_bringup.fleet import ROBOT_NAMESPACE, robots
 from softflow_bringup.network import network_environment
 from softflow_bringup.parameters import flatten, read_parameter_file
+from softflow_bringup.rewards import reward_values
 from softflow_bringup.security import secure
 from softflow_bringup.values import (
     GraphError,
@@ -179,14 +180,15 @@ def load_graph(name_or_path: str | Path, arguments: Mapping[str, Any] | None = N
     content = _read_graph(path)
     declared = _read_arguments(path, content)
     values = _argument_values(path, declared, arguments or {})
+    derived = {**camera_values(str(path), values), **reward_values(str(path), values)}
     entries = check_kind(f"{path}: nodes", content.get("nodes"), list)
     nodes: dict[str, NodeDescription] = {}
     for index, entry in enumerate(entries):
         where = f"{path}: nodes[{index}]"
         complete = _complete_entry(path, where, entry)
-        if not _holds(f"{where}.when", complete.pop("when", {}), values):
+        if not _holds(f"{where}.when", complete.pop("when", {}), {**derived, **values}):
             continue
-        for node in _make_nodes(path, where, complete, values):
+        for node in _make_nodes(path, where, complete, values, derived):
             if node.label in nodes:
                 raise GraphError(f"{where}.name: {node.label!r} is given twice; names must differ")
             nodes[node.label] = node
@@ -269,14 +271,13 @@ def _argument_values(
 
 
 def _make_nodes(
-    path: Path, where: str, entry: Mapping[str, Any], values: Mapping[str, Any]
+    path: Path, where: str, entry: Mapping[str, Any], values: Mapping[str, Any], derived: Mapping[str, Any]
 ) -> list[NodeDescription]:
-    """One node, or one for each robot and each of its cameras."""
+    """One node, or one for each robot and each of its cameras; `derived` is what follows from the arguments."""
     own = dict(entry)
     if (each := own.pop("each", EACH)) != EACH:
         raise GraphError(f"{where}.each: is {each!r}; allowed: {EACH}")
     parts: list[dict[str, Any]] = cameras(str(path), values) if "each" in entry else [{}]
-    derived = camera_values(str(path), values)
     if entry.get("namespace") != ROBOT_NAMESPACE or "namespace" not in values:
         return [_make_node(path, where, own, {**derived, **values, **part}) for part in parts]
     return [

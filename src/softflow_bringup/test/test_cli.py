@@ -22,6 +22,11 @@ PACKAGE_ROOT = Path(cli.__file__).parents[1]
         (["up", "online_rl", "speed:=1", "speed:=2"], "'speed' is given twice"),
         (["up", "online_rl", "sped:=2"], "did you mean 'speed'"),
         (["up", "no/such.yaml"], "no/such.yaml: no such file"),
+        (
+            ["up", "robot", "classifier:=c"],
+            "argument 'pictures' is '', must name the cameras of the classifier 'c'",
+        ),
+        (["eval", "--weights", __file__, "--classifier", "no/such"], "classifier: 'no/such' is not a file"),
     ],
 )
 def test_errors_are_one_line_and_code_2(
@@ -30,7 +35,7 @@ def test_errors_are_one_line_and_code_2(
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert part in error
-    assert error.startswith("softflow: ") and error.count("\n") == 1
+    assert error.startswith(("softflow: ", "softflow eval: ")) and error.count("\n") == 1
 
 
 def test_show_prints_nodes_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,34 @@ def test_a_human_may_take_the_hand_where_that_is_wanted(name: str) -> None:
     # It reads the observation too: the first episode waits for the policy as before.
     managers = [load_graph(name, {"teleop": t}).node("episode_manager").parameters for t in (False, True)]
     assert [m["observers"] for m in managers] == [3, 4]
+    judged = load_graph(name, {"teleop": True, "pictures": "front", "classifier": "c"})
+    assert judged.node("episode_manager").parameters["observers"] == 5
     assert teleop.namespace == "/hand0" and teleop.respawn and not teleop.required
+
+
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
+def test_a_classifier_rewards_where_one_is_given(name: str) -> None:
+    given = {"classifier": "c.safetensors", "pictures": "front+wrist", "task": "ToolCut-v0"}
+    graph, without = load_graph(name, given), load_graph(name)
+    names = [n.name for n in graph.nodes]
+    assert set(names) - {n.name for n in without.nodes} == {"success", "camera_front", "camera_wrist"}
+    success, manager = graph.node("success"), graph.node("episode_manager")
+    assert (success.package, success.executable, success.namespace) == (
+        "softflow_policy",
+        "success_node",
+        "/hand0",
+    )
+    assert success.required and success.respawn and success.environment[RECORDER] == "/hand0/recorder"
+    assert success.parameters == {
+        "task": "ToolCut-v0",
+        "classifier": "c.safetensors",
+        "image_topics": "camera/front/image/compressed,camera/wrist/image/compressed",
+    }
+    assert (manager.parameters["reward"], manager.parameters["observers"]) == ("classifier", 4)
+    parameters = without.node("episode_manager").parameters
+    assert (parameters["reward"], parameters["observers"]) == ("task", 3)
+    with pytest.raises(GraphError, match=r"argument 'pictures' is '', must name the cameras of .*'c.safet"):
+        load_graph(name, {"classifier": "c.safetensors"})
 
 
 @pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
@@ -294,7 +321,7 @@ BAD_GRAPHS = {
     TALKER + ", parameters: {a: $(arg b)}}]": [
         "parameters.a",
         "unknown argument 'b'",
-        "allowed: image_topics, reliable_images",
+        "allowed: image_topics, observers, reliable_images, reward",
     ],
     TALKER + ", parameters: {a: $(env b)}}]": ["parameters.a", "$(env b)", "$(arg name)"],
     TALKER + "}, {package: d, executable: e, name: talker}]": ["nodes[1].name", "'talker'", "twice"],

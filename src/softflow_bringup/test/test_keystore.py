@@ -33,7 +33,9 @@ def some_keystore(path: Path, enclaves: list[str]) -> Path:
 def test_every_node_of_a_graph_has_an_enclave_with_a_policy(tmp_path: Path, name: str, robot: str) -> None:
     policies = keystore.policies_for([robot])
     directory = some_keystore(tmp_path / "keys", list(policies))
-    given = {"keystore": str(directory)} | ({} if name == "learner" else {"namespace": robot})
+    given = {"keystore": str(directory)}
+    if name != "learner":
+        given |= {"namespace": robot, "pictures": "front", "classifier": "c", "tf": "true"}
     for node in load_graph(name, given).nodes:
         profile = next(ElementTree.fromstring(policies[node.enclave]).iter("profile"))
         assert (profile.attrib["ns"], profile.attrib["node"]) == (node.namespace, node.name)

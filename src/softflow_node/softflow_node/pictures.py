@@ -10,6 +10,8 @@ RGBImage = NDArray[np.uint8]
 """(H, W, 3), red first. What OpenCV decodes or captures lies in memory blue first, and is looked at backwards."""
 Data = bytes | memoryview
 """A file's bytes, or a message's where they are."""
+Sizes = dict[str, tuple[int, int]]
+"""Camera -> height, width of its pictures [pixels]."""
 FORMAT = "rgb8; jpeg compressed bgr8"
 """Of sensor_msgs/CompressedImage: the picture was rgb8; "bgr8" is how OpenCV's JPEG functions name their side."""
 

@@ -137,6 +137,13 @@ def test_an_observations_own_pictures_are_looked_at() -> None:
         sight.look(named[:1], ("front", "wrist"), 32)
     with pytest.raises(FrameError, match="format is 'h264'"):
         sight.add(TOPICS[0], 99, "h264", files[0])
+    sized = Sight(TOPICS, {"front": (48, 64), "wrist": (64, 64)})
+    for topic in TOPICS:
+        sized.add(topic, 7, FORMAT, files[0])
+    both = [f"{topic}@7" for topic in TOPICS]
+    assert sized.cameras == ("front", "wrist") and sized.look(both, ("front",), 32) is not None
+    with pytest.raises(FrameError, match="picture of camera 'wrist' is 64x48, must be 64x64"):
+        sized.look(both, ("front", "wrist"), 32)
     sight.add(TOPICS[0], 98, FORMAT, b"no picture")
     with pytest.raises(FrameError, match="10 bytes are not a JPEG or PNG picture"):
         sight.look([f"{TOPICS[0]}@98"], ("front",), 32)

@@ -85,6 +85,8 @@ class EpisodeAssembler:
     applied: dict[int, Float32Array] = field(default_factory=dict)
     rewards: dict[int, tuple[int, float, str]] = field(default_factory=dict)
     """step -> revision, value, source"""
+    verdicts: set[int] = field(default_factory=set)
+    """steps of observations that a classifier has judged"""
     versions: dict[int, int] = field(default_factory=dict)
     by_human: set[int] = field(default_factory=set)
     weights: dict[int, str] = field(default_factory=dict)
@@ -111,6 +113,8 @@ class EpisodeAssembler:
             self._add_observation(message)
         elif topic == "reward_label":
             self.label(message.start_step, message.values, message.revision, message.source)
+        elif topic == "success_verdict":
+            self.verdicts.add(message.step)
         elif topic == "chunk_result":
             for i in range(message.executed_steps):
                 self.versions[message.start_step + i] = message.policy_version
@@ -163,12 +167,14 @@ class EpisodeAssembler:
     def settled(self) -> bool:
         """Whether the end is known, and what else belongs to it has come or cannot matter.
 
-        That is the result of the chunk that was played then, and the images that observations name.
+        That is the result of the chunk that was played then, the images that observations name, and where a classifier
+        judges its verdict on the last of them.
         """
         return self.discarded or (
             self.ended
             and (self.end.last_step == 0 or self.end.last_step - 1 in self.versions)
             and all(map(self.images.holds, self.references.values()))
+            and (not self.verdicts or self.end.last_step in self.verdicts)
         )
 
     @property

@@ -26,6 +26,7 @@ from softflow_msgs.msg import (
     Observation,
     RecordedEpisode,
     RewardLabel,
+    SuccessVerdict,
 )
 from softflow_msgs.srv import GetResumePoint, LabelEpisode, PushExperience, SetMode
 
@@ -59,6 +60,7 @@ TOPICS: tuple[tuple[str, Any, Any], ...] = (
     ("action_chunk", ActionChunk, stream()),
     ("chunk_result", ChunkResult, stream()),
     ("reward_label", RewardLabel, stream()),
+    ("success_verdict", SuccessVerdict, stream()),
     (DESCRIPTION, HandDescription, latched()),
 )
 QUIET = 6

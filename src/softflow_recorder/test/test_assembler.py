@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from softflow_msgs.msg import EpisodeEvent, RewardLabel
+from softflow_msgs.msg import EpisodeEvent, RewardLabel, SuccessVerdict
 
 from softflow_node.messages import floats32
 from softflow_recorder.episode import DISCARDED, START, TERMINATED, TRUNCATED, EpisodeAssembler, EpisodeError
@@ -70,6 +70,16 @@ def test_what_is_missing_is_named(dropped: object, named: str) -> None:
     made = assembler([(t, m) for t, m in TOY.messages() if not dropped(t, m)])  # type: ignore[operator]
     with pytest.raises(EpisodeError, match=f"episode {TOY.episode_id}: missing {named}"):
         made.finish()
+
+
+def test_where_a_classifier_judges_its_last_verdict_belongs_to_the_episode() -> None:
+    made = assembler(TOY.messages())
+    made.versions[TOY.steps - 1] = 7  # the result of the last chunk
+    assert made.settled
+    for step in range(TOY.steps + 1):
+        made.add("success_verdict", SuccessVerdict(episode_id=TOY.episode_id, step=step, probability=0.5))
+        assert made.settled == (step == TOY.steps)
+    np.testing.assert_array_equal(made.finish().rewards, TOY.rewards)
 
 
 def test_an_episode_without_its_start_event_is_complete() -> None:

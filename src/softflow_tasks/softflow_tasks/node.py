@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
@@ -23,21 +22,34 @@ from softflow_msgs.msg import (
     Observation,
     RecordedEpisode,
     RewardLabel,
+    SuccessVerdict,
 )
 
-from softflow_node.messages import floats32, numpy32
+from softflow_node.messages import numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import bounded
 from softflow_tasks.camera_watch import CameraWatch, why_blind
-from softflow_tasks.episode import MODES, Episode, OutOfOrderError, episode_seed
+from softflow_tasks.episode import (
+    CLASSIFIER,
+    MODES,
+    REWARDS,
+    TASK,
+    Episode,
+    Outcome,
+    OutOfOrderError,
+    episode_seed,
+)
 from softflow_tasks.hand_watch import HandWatch, Retry, why_not
+from softflow_tasks.messages import from_verdict, to_event, to_label
 from softflow_tasks.progress import EpisodeCount
 from softflow_tasks.task import make_task, task_ids
 
-LABEL_STEPS = 10
-"""Rewards are sent in ranges of this many steps, and at the end of an episode."""
-
-
+LABEL_STEPS = {TASK: 10, CLASSIFIER: 1}
+"""Rewards are sent in ranges of this many steps, and at the end of an episode. A label has one confidence: a
+classifier's is another one each step."""
+VERDICTS = "success_verdict"
+SILENCE = 5.0
+"""[s] after which a success node that says nothing is not there."""
 RUN_ID = "SOFTFLOW_RUN_ID"
 """Environment variable of whoever starts the graph: the same for every start of this node within one run."""
 RESET_PAUSES = 1.0, 30.0
@@ -50,6 +62,9 @@ class EpisodeParameters:
 
     task: str = bounded("CubeRotation-v0", choices=task_ids())
     mode: str = bounded("train", choices=MODES, doc="written into every episode")
+    reward: str = bounded(
+        TASK, choices=REWARDS, doc="who rewards a step and says what a success is; see docs/eyes.md"
+    )
     seed: int = bounded(0, low=0, high=2**31 - 1, doc="of the start states")
     episodes: int = bounded(0, low=0, doc="end after so many; 0 = go on")
     first_index: int = bounded(0, low=0, doc="index of the first episode, to go on with an earlier run")
@@ -70,7 +85,7 @@ class EpisodeParameters:
         doc="robot time that an object may be out of sight, then the episode ends",
     )
     stall_timeout: float = bounded(
-        10.0, low=1.0, high=3600.0, unit="s", doc="without an observation: start anew"
+        10.0, low=1.0, high=3600.0, unit="s", doc="without an observation, or its verdict: start anew"
     )
     recorder_timeout: float = bounded(
         20.0,
@@ -98,10 +113,14 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._unseen, self._unseen_step = 0, 0
         self._awaited, self._awaited_since = "", 0.0
         self._robot_stamp = Time()
-        self._last_seen = time.monotonic()
+        self._last_seen = self._last_judged = self._started = time.monotonic()
+        self._success_node = -SILENCE
+        """When it last said something [s]."""
         self.event_pub = self.create_publisher(EpisodeEvent, "episode_event", latched(100))
         self.label_pub = self.create_recorded_publisher(RewardLabel, "reward_label")
         self.create_subscription(Observation, "observation", self._on_observation, stream())
+        if self.params.reward == CLASSIFIER:
+            self.create_subscription(SuccessVerdict, VERDICTS, self._on_verdict, stream())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_subscription(DiagnosticArray, "camera_health", self._on_cameras, latched())
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
@@ -118,14 +137,30 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             well = not self._hand.why and not self._cameras.why
             if well and now >= self._retry.due and self._is_recorded(now):
                 self._begin()
-        elif now - self._last_seen > self.params.stall_timeout:
-            self.get_logger().error(f"no observation for {self.params.stall_timeout} s: episode is discarded")
+        elif why := self._stalled(self.episode, now):
+            self.counters["stalled_episodes"] += 1
+            self.get_logger().error(f"{why}: episode is discarded")
             self._end(EpisodeEvent.DISCARDED, "stalled")
         return 0.1
 
+    def _stalled(self, episode: Episode, now: float) -> str:
+        limit = self.params.stall_timeout
+        if now - self._last_seen > limit:
+            return f"no observation for {limit} s"
+        if episode.waits and now - self._last_judged > limit:
+            what = f"{VERDICTS} of step {episode.steps + 1} has not come for {limit} s"
+            return f"{what} ({episode.waits} observations wait): see what the node success says"
+        return ""
+
     def fault(self) -> str:
         """Why no episode is played."""
-        return self._hand.text() or self._cameras.text() or self._reset_error
+        return self._hand.text() or self._cameras.text() or self._reset_error or self._unjudged()
+
+    def _unjudged(self) -> str:
+        now = time.monotonic()
+        if self.params.reward == TASK or now - max(self._success_node, self._started) <= SILENCE:
+            return ""
+        return f"the success node has said nothing for {SILENCE:.0f} s, or does not hear observations and pictures"
 
     def _begin(self) -> None:
         p = self.params
@@ -135,7 +170,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if not self._others_are_there():
             return
         seed = episode_seed(p.mode, p.seed, self._count.index)
-        self.episode = Episode(self.task, uuid.uuid4().hex, self._count.index, seed)
+        self.episode = Episode(self.task, uuid.uuid4().hex, self._count.index, seed, p.reward)
         self._labelled, self._last_seen = 0, time.monotonic()
         self._announce(EpisodeEvent.START, "")
         goal = ResetScene.Goal(episode_id=self.episode.episode_id, seed=seed)
@@ -146,7 +181,9 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         p = self.params
         recorders = min(self.event_pub.get_subscription_count(), self.label_pub.get_subscription_count())
         observers = self.count_subscribers("observation")
-        return bool(self._reset.server_is_ready() and observers >= p.observers and recorders >= p.recorders)
+        judged = p.reward == TASK or time.monotonic() - self._success_node <= SILENCE
+        others = observers >= p.observers and recorders >= p.recorders and judged
+        return bool(self._reset.server_is_ready() and others)
 
     def _is_recorded(self, now: float) -> bool:
         """Whether the recorder has the last episode: one that falls further behind overwrites what it has not taken."""
@@ -204,18 +241,38 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._last_seen, self._robot_stamp = time.monotonic(), message.header.stamp
         if self._too_long_unseen(message):
             return
+        if not episode.waits:
+            self._last_judged = self._last_seen
         try:
-            outcome = episode.observe(message.step, numpy32(message.state))
+            self._follow(episode, episode.observe(message.step, numpy32(message.state)))
         except OutOfOrderError as error:
             self.refuse("observation", error)
             self._end(EpisodeEvent.DISCARDED, str(error))
             return
         except ValueError as error:
             self.refuse("observation", error)
+
+    def _on_verdict(self, message: SuccessVerdict) -> None:
+        episode, self._success_node = self.episode, time.monotonic()
+        if not message.episode_id:
             return
+        if episode is None or message.episode_id != episode.episode_id:
+            self.counters["verdicts_of_other_episodes"] += 1
+            return
+        try:
+            self._follow(episode, episode.hear(from_verdict(message)))
+        except OutOfOrderError as error:
+            self.refuse("verdict", error)
+            self._end(EpisodeEvent.DISCARDED, str(error))
+        except ValueError as error:
+            self.refuse("verdict", error)
+
+    def _follow(self, episode: Episode, outcome: Outcome | None) -> None:
+        """Say what has been judged."""
         if outcome is None:
             return
-        if episode.steps - self._labelled >= LABEL_STEPS or episode.outcome is not None:
+        self._last_judged = time.monotonic()
+        if episode.steps - self._labelled >= LABEL_STEPS[episode.reward] or episode.outcome is not None:
             self._label()
         if episode.outcome is not None:
             kind = EpisodeEvent.TERMINATED if outcome.terminated else EpisodeEvent.TRUNCATED
@@ -280,17 +337,11 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
     def _label(self) -> None:
         episode = self.episode
         assert episode is not None
-        values = np.array(episode.rewards[self._labelled :], dtype=np.float32)
-        label = RewardLabel(
-            episode_id=episode.episode_id,
-            start_step=self._labelled,
-            values=floats32(values),
-            source="task",
-            confidence=1.0,
-            revision=0,
-        )
-        label.header.stamp = self._robot_stamp
-        self.label_pub.publish(label)
+        length = LABEL_STEPS[episode.reward]
+        for start in range(self._labelled, episode.steps, length):
+            label = to_label(episode, start, min(start + length, episode.steps))
+            label.header.stamp = self._robot_stamp
+            self.label_pub.publish(label)
         self._labelled = episode.steps
 
     def _end(self, kind: int, cause: str) -> None:
@@ -307,24 +358,13 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
     def _announce(self, kind: int, cause: str) -> None:
         episode = self.episode
         assert episode is not None
-        metrics = self.task.metrics(episode.progress)
-        event = EpisodeEvent(
-            episode_id=episode.episode_id,
-            episode_index=episode.index,
-            kind=kind,
-            cause=cause,
-            last_step=episode.steps,
-            seed=episode.seed,
-            task=self.task.id,
-            mode=self.params.mode,
-            success=self.task.success(episode.progress),
-            metric_names=list(metrics),
-            metric_values=list(metrics.values()),
-        )
+        event = to_event(episode, kind, cause, self.params.mode)
         event.header.stamp = self._robot_stamp
         self.event_pub.publish(event)
         if kind != EpisodeEvent.START:
-            figures = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
+            figures = ", ".join(
+                f"{k} {v:.2f}" for k, v in zip(event.metric_names, event.metric_values, strict=True)
+            )
             self.get_logger().info(f"episode {episode.index} {cause}: {figures}")
 
     def close(self) -> None:

@@ -118,6 +118,8 @@ class Task(ABC):
     """Name of the figure that reports and tables show."""
     metric_label: str
     """The metric as people read it."""
+    success_cause: str = ""
+    """Cause of the outcome with which a success terminates; empty where a success does not."""
 
     @property
     def action_dim(self) -> int:

@@ -67,6 +67,7 @@ class ToolCut(Task):
     horizon = 180
     metric = "cut"
     metric_label = "cut"
+    success_cause = "cut"
     layout = Layout(
         "ToolCut-v0",
         (
@@ -192,7 +193,7 @@ class ToolCut(Task):
         closed = bool(seen["lifted"]) and opening < self.CLOSED
         cause = ""
         if closed and seen["armed"]:
-            seen["cut"], reward, cause = 1.0, reward + self.CUT_REWARD, "cut"
+            seen["cut"], reward, cause = 1.0, reward + self.CUT_REWARD, self.success_cause
         elif closed:
             cause = "spent"
         elif self.lost(next_state, bool(seen["lifted"])):

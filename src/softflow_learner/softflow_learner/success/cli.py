@@ -12,13 +12,13 @@ import torch
 
 from softflow_learner.success.calibration import UnreachableError
 from softflow_learner.success.data import Labelling, Pictures, PicturesError, load_episodes
-from softflow_learner.success.file import ClassifierError, load_classifier, save_classifier
 from softflow_learner.success.judging import judge_bags, sheet, write_rewards
 from softflow_learner.success.making import Report, make_classifier
-from softflow_learner.success.model import SuccessSpec
 from softflow_learner.success.training import TrainSettings
 from softflow_node.files import write_atomically
 from softflow_node.parameters import ParameterError
+from softflow_policy.success.file import ClassifierError, load_classifier, save_classifier
+from softflow_policy.success.model import SuccessSpec
 from softflow_recorder.bag import BagError
 from softflow_recorder.labels import LabelError
 
@@ -89,11 +89,13 @@ def judge(options: argparse.Namespace) -> int:
                 f"  revision {label.revision}: reward {label.values[0]:g} for step {label.start}, "
                 f"{label.source}, confidence {label.confidence:.3f}"
             )
-    alarms = sum(v.episode.success is None for v in verdicts if not v.agrees)
-    missed = sum(v.episode.success is not None for v in verdicts if not v.agrees)
+    wrong = [v for v in verdicts if v.compared and not v.agrees]
+    alarms = sum(v.episode.success is None for v in wrong)
+    agreed, alone = sum(v.agrees for v in verdicts), sum(not v.compared for v in verdicts)
+    counts = f"{agreed} agree, {alarms} false alarms, {len(wrong) - alarms} missed"
+    counts += f", {alone} judged by a classifier only" if alone else ""
     done = f"; {written} rewards written" if options.write else ""
-    agreed = len(verdicts) - alarms - missed
-    print(f"{len(verdicts)} episodes: {agreed} agree, {alarms} false alarms, {missed} missed{done}")
+    print(f"{len(verdicts)} episodes: {counts}{done}")
     if options.sheet:
         write_atomically(options.sheet, sheet(verdicts))
         print(options.sheet)

@@ -9,16 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow_learner.success.model import Thumbnails
-from softflow_node.pictures import FrameError, decode, thumbnail
+from softflow_node.pictures import FrameError, Sizes, decode, thumbnail
+from softflow_policy.success.model import Thumbnails
 from softflow_recorder.bag import BagError, episode_bags, read_episode, read_summary
 from softflow_recorder.episode import EpisodeData
 
 CLASSIFIER, HUMAN, EVENT = "classifier", "human", "episode"
 """Sources: two of labels, and the success that the end of the episode announced."""
-
-Sizes = dict[str, tuple[int, int]]
-"""Camera -> height, width of its pictures [pixels]."""
 
 
 class PicturesError(ValueError):
@@ -55,7 +52,7 @@ class Episode:
     success: int | None
     """The step that succeeded, by what others than a classifier have said."""
     source: str
-    """Who said so."""
+    """Who said so; a classifier where nobody else has said anything."""
 
     def known(self, labelling: Labelling) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Pictures that are used, and whether each shows a success."""
@@ -72,13 +69,15 @@ def first_success(data: EpisodeData, success_reward: float) -> tuple[int | None,
     """The step that succeeded and who said so; what a classifier said does not count, or it would learn from itself.
 
     Without a reward that is high enough the end of an episode that was announced as a success is one, unless a
-    human has given its last step another reward.
+    human has given its last step another reward, or the classifier that judged while the robot ran announced it.
     """
     sources = data.reward_sources
     for step in np.flatnonzero(data.rewards >= success_reward).tolist():
         if sources[step] != CLASSIFIER:
             return step, sources[step]
-    if data.success and sources[-1] != HUMAN:
+    if set(sources) == {CLASSIFIER}:
+        return None, CLASSIFIER
+    if data.success and sources[-1] not in (HUMAN, CLASSIFIER):
         return data.steps - 1, EVENT
     return None, HUMAN if HUMAN in sources else EVENT
 
@@ -147,6 +146,10 @@ def load_episodes(
             episode = read_pictures(path, cameras, size, success_reward)
             if any(episode.data.episode_id == other.data.episode_id for other in found):
                 raise PicturesError(f"{path}: episode {episode.data.episode_id!r} was in a bag before it")
+            if episode.source == CLASSIFIER:
+                raise PicturesError(
+                    f"{path}: its rewards are a classifier's, must be another's to learn from (softflow bags label)"
+                )
             if found:
                 check_kind(episode, found[0].data.layout_hash, found[0].sizes)
             found.append(episode)

@@ -16,10 +16,11 @@ from softflow_learner.success.data import (
     Episode,
     PicturesError,
     bags_below,
+    check_kind,
     read_pictures,
 )
-from softflow_learner.success.file import Classifier
 from softflow_node.pictures import encode_png
+from softflow_policy.success.file import Classifier
 from softflow_recorder.bag import BagError
 from softflow_recorder.labelling import label_bag
 from softflow_recorder.labels import Label, read_labels
@@ -42,9 +43,14 @@ class Verdict:
     """The first step whose picture reaches the threshold."""
 
     @property
+    def compared(self) -> bool:
+        """Whether others than a classifier have judged the episode."""
+        return self.episode.source != CLASSIFIER
+
+    @property
     def agrees(self) -> bool:
         """With the rewards that others gave, about whether the episode succeeded."""
-        return (self.found is None) == (self.episode.success is None)
+        return self.compared and (self.found is None) == (self.episode.success is None)
 
     @property
     def shown(self) -> int:
@@ -56,6 +62,8 @@ class Verdict:
         p = self.probabilities[self.shown]
         ours = f"no success (at most {p:.3f})" if self.found is None else f"step {self.found} ({p:.3f})"
         known = self.episode
+        if not self.compared:
+            return f"{known.path.name}: {ours}; its rewards: a classifier's"
         theirs = "no success" if known.success is None else f"step {known.success}"
         verdict = "agrees" if self.agrees else "FALSE ALARM" if known.success is None else "MISSED"
         return f"{known.path.name}: {ours}; its rewards: {theirs} ({known.source}): {verdict}"
@@ -63,7 +71,7 @@ class Verdict:
 
 def judge(classifier: Classifier, episode: Episode) -> Verdict:
     """Judge an episode. Raises PicturesError: another task, another size of pictures."""
-    classifier.check(episode)
+    check_kind(episode, classifier.info.layout_hash, classifier.sizes)
     probabilities = classifier.probabilities(episode.thumbnails)[1:]
     above = np.flatnonzero(probabilities >= classifier.info.threshold)
     return Verdict(episode, probabilities, int(above[0]) if len(above) else None)
@@ -134,6 +142,6 @@ def _tile(verdict: Verdict) -> NDArray[np.uint8]:
     text = f"{'+' if verdict.found is not None else '-'} {verdict.probabilities[step]:.2f}"
     cv2.putText(tile, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, LIGHT, 1, cv2.LINE_AA)
     cv2.putText(tile, verdict.episode.path.name[-12:], (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.4, LIGHT, 1)
-    colour = (0, 200, 0) if verdict.agrees else (230, 0, 0)
+    colour = LIGHT if not verdict.compared else (0, 200, 0) if verdict.agrees else (230, 0, 0)
     cv2.rectangle(tile, (0, 0), (tile.shape[1] - 1, tile.shape[0] - 1), colour, 3)
     return np.asarray(tile, dtype=np.uint8)

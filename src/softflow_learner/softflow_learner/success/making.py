@@ -19,9 +19,9 @@ from softflow_learner.success.calibration import (
     row,
 )
 from softflow_learner.success.data import Episode, Labelling, Pictures, PicturesError, gather, split
-from softflow_learner.success.file import Classifier, ClassifierInfo
-from softflow_learner.success.model import SuccessSpec
 from softflow_learner.success.training import Progress, TrainSettings, train
+from softflow_policy.success.file import Classifier, ClassifierInfo
+from softflow_policy.success.model import SuccessSpec
 
 
 @dataclass(frozen=True)

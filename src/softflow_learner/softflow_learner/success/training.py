@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softflow_learner.success.data import Pictures, PicturesError
-from softflow_learner.success.model import SuccessNet, SuccessSpec
 from softflow_node.parameters import Validated, bounded
 from softflow_policy.eyes import random_shift
+from softflow_policy.success.model import SuccessNet, SuccessSpec
 
 SHIFT = 4 / 84
 """Of the picture's side: the pad of DrQ (arXiv 2004.13649, section 4) against its 84 pixels."""

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from softflow_learner.success.calibration import Scaling
-from softflow_learner.success.data import Episode, Sizes, check_kind
-from softflow_learner.success.model import SuccessNet, SuccessSpec, Thumbnails
 from softflow_node.files import write_atomically
 from softflow_node.parameters import ParameterError, Validated, bounded, from_mapping
+from softflow_node.pictures import Sizes
+from softflow_policy.success.model import SuccessNet, SuccessSpec, Thumbnails
+from softflow_policy.success.scaling import Scaling
 from softflow_policy.weights import WeightsError, check_tensors, read_header
 
 FORMAT = "softflow-classifier/1"
@@ -61,10 +61,6 @@ class Classifier:
         """Of the pictures that it was trained on."""
         pairs = zip(self.info.heights, self.info.widths, strict=True)
         return dict(zip(self.net.spec.camera_names, pairs, strict=True))
-
-    def check(self, episode: Episode) -> None:
-        """Whether it was trained for such an episode. Raises PicturesError."""
-        check_kind(episode, self.info.layout_hash, self.sizes)
 
     def probabilities(self, thumbnails: Thumbnails) -> NDArray[np.float64]:
         """(N,) that pictures show a success."""
