@@ -53,7 +53,7 @@ class Sight:
             return None
         return {name: self._small(name, data, size) for name, data in found.items() if data is not None}
 
-    def _small(self, camera: str, data: bytes, size: int) -> RGBImage:
+    def _small(self, camera: str, data: Data, size: int) -> RGBImage:
         picture = decode(data)
         height, width = picture.shape[:2]
         wanted = self._sizes.get(camera, (height, width))

@@ -111,7 +111,7 @@ class SuccessNode(SoftflowNode[SuccessParameters]):
 
     def _on_image(self, topic: str, message: CompressedImage) -> None:
         try:
-            self._sight.add(topic, from_stamp(message.header.stamp), message.format, bytes(message.data))
+            self._sight.add(topic, from_stamp(message.header.stamp), message.format, memoryview(message.data))
         except FrameError as error:
             self.refuse("image", error)
         self._judge()
