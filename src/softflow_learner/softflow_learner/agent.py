@@ -22,6 +22,8 @@ from softflow_policy.policy import ChunkPolicy
 from softflow_policy.spec import PolicySpec
 
 Scalars = dict[str, float]
+Rates = dict[torch.optim.Optimizer, float]
+"""Optimizer -> share of the learning rate."""
 T = TypeVar("T")
 
 VALUED = 256
@@ -45,6 +47,8 @@ class Agent:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.policy = ChunkPolicy(spec)
+            self.teller = make_teller(spec)
+            """Tells hidden entries of the state by the pictures' code while imitation teaches the eyes; no robot's."""
         self.target_critic = copy.deepcopy(self.policy.critic).requires_grad_(False)
         self.reference: Actor | None = None
         """pi0, frozen at the first actor update after imitation, for the regularisers that compare with it."""
@@ -53,6 +57,7 @@ class Agent:
         self.actor_optimizer = self._adam(self.policy.flow)
         self.critic_optimizer = self._adam(self.policy.critic)
         self.eyes_optimizer = self._adam(self.policy.eyes) if self.policy.eyes is not None else None
+        self.teller_optimizer = self._adam(self.teller) if self.teller is not None else None
         # On the CPU whatever the device: the same noise everywhere, so a checkpoint goes on on another device.
         self.torch_rng = torch.Generator().manual_seed(config.seed)
         self.numpy_rng = np.random.default_rng(config.seed)
@@ -75,10 +80,11 @@ class Agent:
     def join(self, world: Alone) -> None:
         """From now on share the updates with these processes, on this one's device."""
         self.world = world
-        for module in (self.policy, self.target_critic, self.reference, self.slow_actor):
+        for module in (self.policy, self.teller, self.target_critic, self.reference, self.slow_actor):
             if module is not None:
                 module.to(world.device)
-        for optimizer in (self.actor_optimizer, self.critic_optimizer, self.eyes_optimizer):
+        optimizers = self.actor_optimizer, self.critic_optimizer, self.eyes_optimizer, self.teller_optimizer
+        for optimizer in optimizers:
             if optimizer is not None:
                 optimizer.load_state_dict(optimizer.state_dict())  # Its moments follow the parameters.
 
@@ -107,15 +113,28 @@ class Agent:
     # -- Stage 1
 
     def imitation_update(self, batch: Batch) -> Scalars:
-        """L = -E[log pi(x + sigma * eps | s)] / D."""
+        """L = -E[log pi(x + sigma * eps | s)] / D, and of a policy with eyes `hidden_weight` of `_untold`."""
         batch = self._begin("imitation_update", batch)
         states = self._known(batch.states, batch.images, self.policy.eyes is not None)
         data = self._perturbed(batch)
         loss = self._run(self._imitation_loss, states, data, *self._data_inputs(batch, data))
-        (nll,) = self.world.means([loss.detach()])
-        norm = self._actor_step(loss, nll, eyes_rate=1.0)
+        scalars, rates = {"nll": loss}, self._rates(self.eyes_optimizer, 1.0)
+        if self.teller is not None and self.config.hidden_weight > 0.0:
+            scalars["untold"] = self._untold(self.teller, batch, states)
+            loss = loss + self.config.hidden_weight * scalars["untold"]
+            rates |= self._rates(self.teller_optimizer, 1.0)
+        means = self.world.means([value.detach() for value in scalars.values()])
+        norm = self._actor_step(loss, torch.stack(means).sum(), rates)
         self.reference = None  # Whatever stage 3 compares with is imitated first.
-        return {"nll": nll.item(), "actor_gradient": norm}
+        return {k: v.item() for k, v in zip(scalars, means, strict=True)} | {"actor_gradient": norm}
+
+    def _untold(self, teller: nn.Module, batch: Batch, known: Tensor) -> Tensor:
+        """(): what pictures do not tell of the hidden entries: mean square, of those entries' variance.
+
+        Vision layers taught where things are while they learn to act, as arXiv 1504.00702 does before.
+        """
+        hidden = self.policy.normalizer(batch.states)[:, list(self.spec.hidden)]
+        return (teller(known[:, self.spec.state_dim :]) - hidden).square().mean()
 
     def _imitation_loss(
         self, states: Tensor, chunks: Tensor, weights: Tensor, total: Tensor, *noise: Tensor
@@ -134,7 +153,7 @@ class Agent:
         states = self._known(batch.states, batch.images, rate > 0.0)
         loss = self._run(self._critic_loss, states, batch.actions, target)
         td_loss, mean = self.world.means([loss.detach(), target.mean()])
-        norm = self._step(self.critic_optimizer, loss, td_loss, rate)
+        norm = self._step(self.critic_optimizer, loss, td_loss, self._rates(self.eyes_optimizer, rate))
         if np.isfinite(norm):
             follow(self.target_critic, self.policy.critic, self.config.target_tau)
         return {"td_loss": td_loss.item(), "target": mean.item(), "critic_gradient": norm}
@@ -288,9 +307,13 @@ class Agent:
     def _drawn(self, rows: int, draw: Callable[[int], Tensor]) -> Tensor:
         return self.world.noise(rows, draw).to(self.device)
 
-    def _actor_step(self, loss: Tensor, whole: Tensor, eyes_rate: float = 0.0) -> float:
+    @staticmethod
+    def _rates(optimizer: torch.optim.Optimizer | None, rate: float) -> Rates:
+        return {optimizer: rate} if optimizer is not None and rate > 0.0 else {}
+
+    def _actor_step(self, loss: Tensor, whole: Tensor, others: Rates | None = None) -> float:
         """`_step` of the actor; the slow one follows."""
-        norm = self._step(self.actor_optimizer, loss, whole, eyes_rate)
+        norm = self._step(self.actor_optimizer, loss, whole, others)
         if self.config.actor_tau == 0.0:
             self.slow_actor = None
         elif self.slow_actor is None:
@@ -300,19 +323,17 @@ class Agent:
         return norm
 
     def _step(
-        self, optimizer: torch.optim.Optimizer, loss: Tensor, whole: Tensor, eyes_rate: float = 0.0
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, whole: Tensor, others: Rates | None = None
     ) -> float:
         """One guarded step on the optimizer's parameters only. Returns the gradient's norm, NaN if skipped.
 
-        `loss` is of own rows, `whole` of all: every process steps, or none does. The eyes, where there are
-        any, step along at `eyes_rate` times the learning rate, 0 = none.
+        `loss` is of own rows, `whole` of all: every process steps, or none does. `others` step along, at so much
+        of the learning rate.
 
         Raises:
             TrainingDivergedError: more than `max_consecutive_skips` in a row.
         """
-        rates = {optimizer: 1.0}
-        if self.eyes_optimizer is not None and eyes_rate > 0.0:
-            rates[self.eyes_optimizer] = eyes_rate
+        rates = {optimizer: 1.0, **(others or {})}
         groups = [(group, rate) for each, rate in rates.items() for group in each.param_groups]
         norm = float("nan")
         if torch.isfinite(whole):
@@ -346,6 +367,12 @@ class Agent:
                 f"{self.consecutive_skips} updates in a row were not finite (last loss {loss.item()}), "
                 f"max_consecutive_skips is {self.config.max_consecutive_skips}"
             )
+
+
+def make_teller(spec: PolicySpec) -> nn.Linear | None:
+    """Pictures' code -> hidden entries, normalised; None for a policy that has not both."""
+    codes = spec.input_dim - spec.state_dim
+    return nn.Linear(codes, len(spec.hidden)) if codes and spec.hidden else None
 
 
 def frozen_copy(actor: Actor) -> Actor:

@@ -25,8 +25,8 @@ from softflow_policy.spec import PolicySpec
 FORMAT = "softflow-checkpoint/1"
 TENSORS, STATE = "tensors.safetensors", "state.json"
 PATTERN = re.compile(r"checkpoint_(\d{12})")
-OPTIMIZERS = ("actor_optimizer", "critic_optimizer", "eyes_optimizer")
-MODULES = ("policy", "target_critic")
+OPTIMIZERS = ("actor_optimizer", "critic_optimizer", "eyes_optimizer", "teller_optimizer")
+MODULES = ("policy", "teller", "target_critic")
 ACTORS = ("reference", "slow_actor")
 """Further actors, each there or None."""
 COUNTERS = ("gradient_step", "skipped", "consecutive_skips", "beta_scale")

@@ -43,6 +43,9 @@ class Config(Validated):
     # Pictures are moved at random by up to so much when they are learned from (DrQ, arXiv 2004.13649: 4 of 84 pixels).
     # Where a millimetre decides a grip, that much would blur what is to be seen.
     image_shift: float = bounded(0.02, low=0.0, high=0.5, unit="of the picture's side")
+    # Imitation teaches the encoder by the teacher's actions; with this weight also by where things are: the mean square
+    # error with which its code tells the hidden entries of the state. Demonstrations must then know them.
+    hidden_weight: float = bounded(0.0, low=0.0, high=1e3)
     # After imitation the pictures' encoder learns from the critic's loss at this share of the learning rate. 0: it
     # stays as imitation left it, and what it feeds does not move under the critic.
     encoder_rate: float = bounded(0.0, low=0.0, high=1.0, unit="of the learning rate")

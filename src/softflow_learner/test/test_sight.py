@@ -66,6 +66,24 @@ def test_imitation_learns_from_pictures_what_the_hidden_state_would_say() -> Non
     assert found[True] < 0.15 and found[False] > 0.35, found
 
 
+def test_imitation_also_teaches_the_eyes_what_is_hidden_where_that_is_asked_for(tmp_path: Path) -> None:
+    experience = replay(episodes=36)
+    learner = agent(experience, learning_rate=1e-3, image_shift=0.0, hidden_weight=1.0)
+    told = [learner.imitation_update(experience.sample(32, 0.0, learner.numpy_rng)) for _ in range(300)]
+    # What is not told at all is the entries' variance, 1.
+    assert told[0]["untold"] > 0.7 and np.mean([t["untold"] for t in told[-20:]]) < 0.2
+    assert "untold" not in agent(experience).imitation_update(experience.sample(32, 0.0, learner.numpy_rng))
+    save_checkpoint(tmp_path, learner)
+    restored = load_latest(tmp_path)
+    assert restored is not None
+    for each in (learner, restored.agent):
+        for _ in range(3):
+            each.imitation_update(experience.sample(32, 0.0, each.numpy_rng))
+    assert equal(learner.policy.state_dict(), restored.agent.policy.state_dict())
+    assert learner.teller is not None and restored.agent.teller is not None
+    assert equal(learner.teller.state_dict(), restored.agent.teller.state_dict())
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_after_imitation_the_encoder_stays_or_learns_slowly_with_the_critic(rate: float) -> None:
     experience = replay()
