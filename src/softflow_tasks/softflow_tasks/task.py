@@ -11,6 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class Layout:
         """Number of values of the state vector, S."""
         return sum(size for _, size, _ in self.blocks)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Sha256 (hex) of the layout; data and weights of another layout are refused."""
         text = json.dumps([self.task, [list(block) for block in self.blocks]], separators=(",", ":"))
