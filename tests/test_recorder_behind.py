@@ -21,7 +21,7 @@ STILL = 4.0
 """[s] that the recorder stands still: a dozen episodes, of more states than the middleware keeps for it."""
 TIMEOUT = 120.0
 PLAYED_ON = 500
-"""Steps after the end until the teacher knows of it: a few, on a busy machine more; without an end they are thousands."""
+"""Steps after the end until the teacher knows of it: a few, on a busy machine more; else thousands."""
 
 
 def test_a_world_at_full_speed_waits_for_its_recorder(tmp_path: Path) -> None:
