@@ -128,7 +128,7 @@ def take_over(human: Human, steps: int = 16) -> str:
     """Wait for an episode that the policy plays, hold the hand for some steps, give it back; the episode's id."""
 
     def policy_plays() -> bool:
-        return bool(human.state.episode_id) and 6 <= human.state.step <= 9
+        return human.state.source == "policy" and 6 <= human.state.step <= 20
 
     assert until(policy_plays, 60.0, lambda _: human.spin(0.01)), "the policy plays"
     episode_id, first = human.state.episode_id, human.state.step

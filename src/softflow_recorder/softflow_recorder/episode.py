@@ -122,7 +122,9 @@ class EpisodeAssembler:
                 if getattr(message, "source", "") == TELEOP:
                     self.by_human.add(message.start_step + i)
         elif topic == "action_chunk":
-            self.source = self.source or message.source
+            # Steps say themselves whether a human applied them; an episode is a human's if nobody else planned in it.
+            if self.source in ("", TELEOP):
+                self.source = message.source
             if message.policy_version:
                 self.weights[message.policy_version] = message.policy_sha256
         elif topic == "hand_description":

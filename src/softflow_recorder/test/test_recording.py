@@ -179,6 +179,26 @@ def test_steps_that_a_human_applied_are_told_apart(tmp_path: Path) -> None:
     assert np.flatnonzero(read_episode(bag).interventions).tolist() == [4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (["teleop", "policy", "teleop"], "policy"),
+        (["teacher", "teleop"], "teacher"),
+        (["teleop", "teleop"], "teleop"),
+    ],
+)
+def test_an_episode_is_a_humans_if_nobody_else_planned_in_it(
+    sources: list[str], expected: str, tmp_path: Path
+) -> None:
+    toy = Toy.make()
+    chunks = [
+        ("action_chunk", ActionChunk(episode_id=toy.episode_id, chunk_id=i, obs_step=i, source=source))
+        for i, source in enumerate(sources)
+    ]
+    others = [m for m in toy.messages() if m[0] != "action_chunk"]
+    assert read_episode(Recorder(tmp_path / "bags").record([*chunks, *others])).source == expected
+
+
 def image(stamp: int, data: bytes) -> Published:
     message = CompressedImage(format="jpeg", data=data)
     message.header.stamp = to_stamp(stamp)
