@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from softflow_experiments.method import main
 from softflow_experiments.tasks import TASKS
 from softflow_experiments.trial import STAGES, Cell, OtherPlanError
 from softflow_node.files import InUseError, lock_directory
+from softflow_sim.dynamics import JOINTS, SHIFTED, DynamicCubeScene
 
 
 @pytest.mark.parametrize(
@@ -156,3 +158,14 @@ def test_every_task_has_the_metrics_that_it_reports() -> None:
         _, info = env.reset(seed=0)
         assert set(task.metrics) <= set(info), task.name
         env.close()
+
+
+def test_the_late_hand_is_the_shifted_one_but_calibrated() -> None:
+    scene = TASKS["cube_late"].make_env().scene
+    assert isinstance(scene, DynamicCubeScene)
+    scene.reset(0)
+    assert scene.dynamics == dataclasses.replace(SHIFTED, joint_offset=(0.0,) * JOINTS) != SHIFTED
+    _, rates = TASKS["cube_late"].demonstrate(3)
+    assert 2.0 < rates["rotations_per_minute"] < 3.5, (
+        "the teacher knows nothing of it, and still shows the way"
+    )

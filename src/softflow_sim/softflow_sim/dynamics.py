@@ -135,6 +135,9 @@ SHIFTED = Dynamics(
 """Stands for the real hand, `dynamics="shifted"`: slippery, heavy, late, loose, weak, badly calibrated. All but the
 noise lies outside of `TRAINING`."""
 
+CALIBRATED = dataclasses.replace(SHIFTED, joint_offset=(0.0,) * JOINTS)
+"""The same hand without its calibration error: joint targets take 100 ms to arrive, and fingers slip and give way."""
+
 DYNAMICS: dict[str, Dynamics | Ranges] = {"nominal": Dynamics(), "randomised": TRAINING, "shifted": SHIFTED}
 """By the names that environments and commands take."""
 
