@@ -368,6 +368,8 @@ def test_each_observation_is_judged_once_by_its_own_pictures_and_in_order(tmp_pa
         ({"layout_hash": "0" * 64}, {}, "layout_hash is '000.*, task ToolCut-v0 has"),
         ({}, {"image_topics": "camera/wrist/image/compressed"}, "'image_topics' is 'camera/w.*'front' is missing"),
         ({}, {"image_topics": "''"}, "parameter 'image_topics' is '', must have one of each camera"),
+        ({}, {"image_topics": "a,a"}, "success: parameter 'image_topics' is 'a,a', names a topic twice"),
+        ({}, {"image_topics": "a-b"}, "success: parameter 'image_topics' is 'a-b': .*must not contain characters"),
         (None, {}, "parameter 'classifier' is .*header length is .*truncated"),
     ],
 )  # fmt: skip

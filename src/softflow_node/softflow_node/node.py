@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
@@ -22,11 +23,13 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_topic_name import validate_topic_name
 
 from softflow_node.authentication import Guard
 from softflow_node.parameters import ParameterError, from_mapping
 from softflow_node.security import SecurityError, check_security, explain_failure
 from softflow_node.signals import StopFlag
+from softflow_node.topics import parse_topics
 
 P = TypeVar("P")
 
@@ -122,6 +125,19 @@ class SoftflowNode(Node, Generic[P]):
         if now - self._last_warning.get(what, -10.0) >= 1.0:
             self._last_warning[what] = now
             self.get_logger().error(f"{what} refused ({self.counters[f'refused_{what}']} so far): {error}")
+
+    def image_topics(self, text: str) -> list[str]:
+        """Topics, in full, that the parameter of this name lists. Raises ParameterError."""
+        try:
+            topics = parse_topics(text)
+            for topic in topics:
+                validate_topic_name(topic)
+        except NameValidationException as error:
+            reason = f"parameter 'image_topics' is {text!r}: {str(error).splitlines()[0]}"
+            raise ParameterError(f"{self.get_name()}: {reason}") from error
+        except ValueError as error:
+            raise ParameterError(f"{self.get_name()}: {error}") from error
+        return [self.resolve_topic_name(topic) for topic in topics]
 
     def create_recorded_publisher(self, kind: type, topic: str) -> Publisher:
         """One whose messages the recorder must have from the first on: `run_node` waits until it hears them."""

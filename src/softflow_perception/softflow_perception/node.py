@@ -14,7 +14,7 @@ from softflow_msgs.msg import HandState, ObjectState, Observation
 from softflow_node.messages import from_stamp, to_stamp
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
-from softflow_node.topics import camera_names, parse_topics
+from softflow_node.topics import camera_names
 from softflow_perception.alignment import Aligned, Aligner, Patience
 from softflow_perception.camera.messages import to_health
 from softflow_perception.camera.onlooker import Onlooker
@@ -93,11 +93,8 @@ class PerceptionNode(SoftflowNode[PerceptionParameters]):
 
     def _find_cameras(self) -> dict[str, str]:
         """Name of a camera -> its topic, in full as the recorder has it."""
-        try:
-            topics = parse_topics(self.params.image_topics)
-        except ValueError as error:
-            raise ParameterError(f"{self.get_name()}: {error}") from error
-        found = {name: topic for topic, name in camera_names(map(self.resolve_topic_name, topics)).items()}
+        topics = self.image_topics(self.params.image_topics)
+        found = {name: topic for topic, name in camera_names(topics).items()}
         if taken := found.keys() & {HAND, *self.task.objects}:
             raise ParameterError(
                 f"{self.get_name()}: parameter 'image_topics' is {self.params.image_topics!r}: "

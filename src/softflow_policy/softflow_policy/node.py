@@ -14,9 +14,8 @@ from softflow_msgs.msg import ActionChunk, EpisodeEvent, Observation
 
 from softflow_node.messages import from_stamp, numpy32
 from softflow_node.node import SoftflowNode, latched, run_node, stream
-from softflow_node.parameters import ParameterError, bounded
+from softflow_node.parameters import bounded
 from softflow_node.pictures import FrameError, RGBImage
-from softflow_node.topics import parse_topics
 from softflow_policy.alternation import Alternation
 from softflow_policy.loaded import LoadedPolicy
 from softflow_policy.messages import to_chunk
@@ -80,10 +79,7 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         return 0.1
 
     def _watch(self) -> Sight:
-        try:
-            topics = [self.resolve_topic_name(topic) for topic in parse_topics(self.params.image_topics)]
-        except ValueError as error:
-            raise ParameterError(f"{self.get_name()}: {error}") from error
+        topics = self.image_topics(self.params.image_topics)
         for topic in topics:
             self.create_subscription(
                 CompressedImage, topic, lambda m, topic=topic: self._on_image(topic, m), stream()

@@ -34,7 +34,6 @@ from softflow_node.authentication import AuthenticationError
 from softflow_node.messages import check_message, sign_message
 from softflow_node.node import SoftflowNode, latched, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
-from softflow_node.topics import parse_topics
 from softflow_recorder.bag import BagError, load_typestore
 from softflow_recorder.disk import DiskWatch
 from softflow_recorder.images import KIND as IMAGE
@@ -145,14 +144,10 @@ class RecorderNode(SoftflowNode[RecorderParameters]):
         for topic, kind, qos in TOPICS:
             callback = partial(self._on_raw, topic, f"softflow_msgs/msg/{kind.__name__}", kind)
             self.create_subscription(kind, topic, callback, qos, raw=True)
-        try:
-            cameras = parse_topics(self.params.image_topics)
-        except ValueError as error:
-            raise ParameterError(f"{self.get_name()}: {error}") from error
         # Best effort matches every camera.
         best_effort = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
         qos = stream() if self.params.reliable_images else best_effort
-        for topic in cameras:
+        for topic in self.image_topics(self.params.image_topics):
             callback = partial(self._on_raw, topic, IMAGE, CompressedImage)
             self.create_subscription(CompressedImage, topic, callback, qos, raw=True)
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())

@@ -20,7 +20,6 @@ from softflow_node.messages import from_stamp
 from softflow_node.node import SoftflowNode, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
 from softflow_node.pictures import FrameError, RGBImage
-from softflow_node.topics import parse_topics
 from softflow_policy.sight import Sight
 from softflow_policy.success.file import Classifier, ClassifierError, load_classifier
 from softflow_policy.success.messages import to_verdict
@@ -94,10 +93,7 @@ class SuccessNode(SoftflowNode[SuccessParameters]):
         return classifier
 
     def _watch(self) -> Sight:
-        try:
-            topics = [self.resolve_topic_name(topic) for topic in parse_topics(self.params.image_topics)]
-        except ValueError as error:
-            raise ParameterError(f"{self.get_name()}: {error}") from error
+        topics = self.image_topics(self.params.image_topics)
         sight, wanted = Sight(topics, self.classifier.sizes), self.classifier.net.spec.camera_names
         for camera in wanted:
             if camera not in sight.cameras:
