@@ -11,11 +11,14 @@ from pathlib import Path
 from time import sleep
 
 import domain_coordinator
+import numpy as np
 import pytest
 
 from softflow_bringup.episodes import BagWatch, run_episodes, run_graph
 from softflow_learner.journal import read_journal
 from softflow_node.authentication import create_key
+from softflow_policy.policy import DEPLOYED_TEMPERATURE, chunk_noise
+from softflow_policy.weights import decode_weights
 from softflow_recorder.bag import read_episode, read_messages
 from softflow_recorder.spool import read_spool
 
@@ -173,6 +176,15 @@ def test_equal_seeds_give_equal_episodes_in_lock_step(run: Path, tmp_path: Path)
     first, second = episodes
     assert first.states.tobytes() == second.states.tobytes()
     assert first.actions.tobytes() == second.actions.tobytes()
+    # A deployed policy draws with less noise than one that explores.
+    messages = [(topic.rsplit("/", 1)[-1], m) for topic, _, m in read_messages(done[0].path)]
+    seen = next(m for topic, m in messages if topic == "observation")
+    chunk = next(m for topic, m in messages if topic == "action_chunk")
+    policy, info = decode_weights(weights.read_bytes())
+    shape = info.best_of, policy.spec.horizon, policy.spec.action_dim
+    noise = chunk_noise(7, str(seen.seed), seen.step, *shape, DEPLOYED_TEMPERATURE)
+    planned = policy.plan(np.array(seen.state, np.float32), noise).actions
+    np.testing.assert_allclose(np.array(chunk.actions).reshape(planned.shape), planned, atol=1e-5)
 
 
 @pytest.mark.parametrize(("closed", "seconds"), [(0, 2.0), (1, 0.5)], ids=["at its start", "in between"])

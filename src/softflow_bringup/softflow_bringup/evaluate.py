@@ -31,6 +31,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="of start states and noise; equal seeds are comparable"
     )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        help="of the policy's chunks: 1 = as learned, 0 = no chance in them; default: as graph inference says",
+    )
     parser.add_argument("--speed", default="max", help="simulated against real time: a number or max")
     parser.add_argument("--eyes", choices=("none", "camera"), default="none", help="see the graph argument")
     add_pictures(parser, "for a policy that sees: of these cameras, with + between them")
@@ -54,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
         "classifier": options.classifier.resolve() if options.classifier else "",
         "weights": options.weights.resolve(),
     }
+    if options.temperature is not None:
+        arguments["temperature"] = options.temperature
     try:
         with private_domain():
             summaries = run_episodes(

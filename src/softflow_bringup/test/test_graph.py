@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from softflow_bringup.graph import RECORDER, GraphError, graph_names, load_arguments, load_graph
+from softflow_policy.policy import DEPLOYED_TEMPERATURE
 
 ROBOT = ["hand_driver", "perception", "episode_manager", "policy", "recorder"]
 DOCUMENTED = {
@@ -166,6 +167,15 @@ def test_pictures_are_taken_watched_named_and_recorded_on_request(name: str, eye
     assert without.node("recorder").parameters["reliable_images"] is False
     assert graph.node("camera_front").parameters["recorded"] is True
     assert without.node("recorder").parameters["ship"] == graph.node("recorder").parameters["ship"]
+
+
+def test_a_policy_that_does_not_learn_is_deployed_and_one_that_does_explores() -> None:
+    found = {
+        name: load_graph(name).node("policy").parameters["temperature"]
+        for name in ("inference", "robot", "online_rl")
+    }
+    assert found == {"inference": DEPLOYED_TEMPERATURE, "robot": 1.0, "online_rl": 1.0}
+    assert load_graph("inference", {"temperature": 0}).node("policy").parameters["temperature"] == 0.0
 
 
 def test_each_camera_has_a_node_for_each_robot() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from softflow_experiments.trial import Cell, check_plan
+from softflow_experiments.trial import STAGES, Cell, check_plan
 
 INTERRUPTED = 130
 
@@ -43,12 +43,13 @@ class Matrix:
 
 
 def finished(out: Path, cell: Cell) -> bool:
-    """Whether the cell has its result. Raises OtherPlanError if that is of another plan."""
+    """Whether the cell has its result, of all stages. Raises OtherPlanError if that is of another plan."""
     path = out / cell.directory / "result.json"
     if not path.exists():
         return False
-    check_plan(path.parent, json.loads(path.read_text()), cell.plan())
-    return True
+    result = json.loads(path.read_text())
+    check_plan(path.parent, result, cell.plan())
+    return set(STAGES) <= set(result["stages"])  # An earlier release's may lack one.
 
 
 def run(matrix: Matrix, workers: int, stop: Callable[[], bool], say: Callable[[str], None]) -> list[Cell]:

@@ -15,6 +15,7 @@ from softflow_experiments.statistics import Estimate, bootstrap_nested
 from softflow_experiments.tasks import TASKS, BenchTask
 from softflow_experiments.trial import STAGES
 from softflow_node.files import write_atomically
+from softflow_policy.policy import DEPLOYED_TEMPERATURE
 
 BEGIN, END = "<!-- method:begin -->", "<!-- method:end -->"
 Results = dict[str, list[dict[str, Any]]]
@@ -56,20 +57,30 @@ def load_results(directory: Path) -> Results:
 def table(task: BenchTask, results: Results) -> list[str]:
     """Markdown lines: a row for each method, a column for each stage, the last one with all metrics."""
     first = next(iter(results.values()))[0]
-    others = [f"{heading}, end" for metric, heading in task.metrics.items() if metric != task.metric]
+    others = [
+        f"{heading}, {when}"
+        for metric, heading in task.metrics.items()
+        if metric != task.metric
+        for when in ("end", "deployed")
+    ]
     heading = task.metrics[task.metric]
     lines = [
         f"**{task.name}**, {heading}; teacher {first['teacher'][task.metric]:.2f} (seed {first['seed']}).",
         "",
-        "| method | seeds | imitation | warm-up | offline | online, half | online, end | robot min | "
+        "| method | seeds | imitation | warm-up | offline | online, half | online, end | deployed | robot min | "
         + " | ".join(others)
         + " |",
-        "|---" * (8 + len(others)) + "|",
+        "|---" * (9 + len(others)) + "|",
     ]
     for name, found in results.items():
-        cells = [str(estimate(found, stage, task.metric)) for stage in STAGES]
+        cells = [figure(found, stage, task.metric) for stage in STAGES]
         minutes = np.mean([r["robot_minutes"] for r in found])
-        more = [str(estimate(found, "online", m)) for m in task.metrics if m != task.metric]
+        more = [
+            figure(found, stage, m)
+            for m in task.metrics
+            if m != task.metric
+            for stage in ("online", "deployed")
+        ]
         seeds = ", ".join(str(r["seed"]) for r in found)
         lines.append(f"| {name} | {seeds} | " + " | ".join([*cells, f"{minutes:.1f}", *more]) + " |")
     return lines + ["", *compared(task, results), "", provenance(results)]
@@ -80,13 +91,21 @@ def estimate(found: Sequence[dict[str, Any]], stage: str, metric: str) -> Estima
     return bootstrap_nested([[e[metric] for e in r["stages"][stage]] for r in found])
 
 
+def figure(found: Sequence[dict[str, Any]], stage: str, metric: str) -> str:
+    """`estimate`, or a dash: results of earlier releases lack a stage until their cells are run again."""
+    known = all(stage in result["stages"] for result in found)
+    return str(estimate(found, stage, metric)) if known else "-"
+
+
 def compared(task: BenchTask, results: Results) -> list[str]:
-    """Which methods' intervals lie apart from the full method's, half-way and at the end."""
+    """Which methods' intervals lie apart from the full method's, half-way, at the end and deployed."""
     lines = []
-    for stage, when in (("half", "half-way through online RL"), ("online", "at the end")):
+    stages = {"half": "half-way through online RL", "online": "at the end", "deployed": "deployed"}
+    for stage, when in stages.items():
         apart: dict[str, list[str]] = {"below": [], "above": [], "overlapping": []}
         for name, found in results.items():
-            if name != "softflow" and "softflow" in results:
+            known = all(stage in r["stages"] for r in [*found, *results.get("softflow", [])])
+            if name != "softflow" and "softflow" in results and known:
                 full = estimate(results["softflow"], stage, task.metric)
                 other = estimate(found, stage, task.metric)
                 where = (
@@ -113,7 +132,7 @@ def provenance(results: Results) -> str:
     return (
         f"`{command}`, {values('date')}, on {values('machine')}, one thread a cell; "
         f"{versions or 'versions not noted'}; {' or '.join(map(str, episodes))} episodes a seed after each stage, "
-        "on the same start states; "
+        f"on the same start states, deployed at temperature {DEPLOYED_TEMPERATURE}, else at 1; "
         f"{sum(r['skipped'] for r in found)} skipped updates. Brackets: 95 %, seeds resampled, then episodes."
     )
 

@@ -27,19 +27,23 @@ class ActingPolicy:
 
     policy: ChunkPolicy
     best_of: int
+    temperature: float = 1.0
 
     def plan(self, state: NDArray[Any], noise_seed: int, episode: int, step: int) -> NDArray[np.float32]:
         """Chunk (h, A) for a state (S,), the best of N; chance is a function of the arguments."""
         spec = self.policy.spec
-        noise = chunk_noise(noise_seed, str(episode), step, self.best_of, spec.horizon, spec.action_dim)
+        key = str(episode)
+        noise = chunk_noise(
+            noise_seed, key, step, self.best_of, spec.horizon, spec.action_dim, self.temperature
+        )
         return self.policy.plan(state, noise).actions
 
 
-def acting(agent: Agent, best_of: int | None = None) -> ActingPolicy:
+def acting(agent: Agent, best_of: int | None = None, temperature: float = 1.0) -> ActingPolicy:
     """A snapshot of what the agent has learned; `best_of` defaults to the spec's."""
     count = agent.spec.best_of if best_of is None else best_of
     data = encode_weights(agent.acting_policy(), WeightsInfo(best_of=count))
-    return ActingPolicy(decode_weights(data)[0], count)
+    return ActingPolicy(decode_weights(data)[0], count, temperature)
 
 
 def roll_out(env: gym.Env[Any, Any], policy: ActingPolicy, *, seed: int, noise_seed: int) -> Episode:

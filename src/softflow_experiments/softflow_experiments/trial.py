@@ -27,14 +27,16 @@ from softflow_learner.agent import Scalars
 from softflow_learner.checkpoint import load_latest, save_checkpoint
 from softflow_learner.session import new_agent, new_replay
 from softflow_node.files import write_atomically
+from softflow_policy.policy import DEPLOYED_TEMPERATURE
 from softflow_policy.weights import WeightsInfo, encode_weights, sha256
 from softflow_sim.demonstrations import Demonstration as Episode
 from softflow_tasks import make_task
 
 Results = dict[str, Any]
 """JSON."""
-STAGES = ("imitation", "warmup", "offline", "half", "online")
-"""`half` is online RL up to half of the robot minutes: who learns faster shows there, who learns further at the end."""
+STAGES = ("imitation", "warmup", "offline", "half", "online", "deployed")
+"""`half` is online RL up to half of the robot minutes: who learns faster shows there, who learns further at the end.
+`deployed` is what was learned then, acting as `inference` does: with less noise than exploring takes."""
 EVALUATION_SEED = 900_000_000
 """Start states of evaluations; training's are below."""
 MAX_SEED = 80
@@ -148,6 +150,7 @@ class Trial:
             "offline": lambda: stages.run_offline(self.agent, self.replay, self._progress, self.stop),
             "half": lambda: self._online(0.5),
             "online": lambda: self._online(1.0),
+            "deployed": lambda: f"temperature {DEPLOYED_TEMPERATURE}",
         }
         for stage in STAGES:
             if stage not in self.state["done"]:
@@ -234,7 +237,8 @@ class Trial:
     def _finish(self, stage: str, report: Any) -> None:
         """Evaluate, note, save."""
         count = self.cell.evaluation_episodes
-        policy = acting(self.agent, 1 if stage == "imitation" else None)
+        temperature = DEPLOYED_TEMPERATURE if stage == "deployed" else 1.0
+        policy = acting(self.agent, 1 if stage == "imitation" else None, temperature)
         found = []
         for k in range(count):
             self._check_stop()

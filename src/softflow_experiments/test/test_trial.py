@@ -68,7 +68,8 @@ def test_interrupted_in_every_stage_it_ends_with_the_same_weights(
     tmp_path: Path, whole: dict[str, Any]
 ) -> None:
     for stage in STAGES:
-        trial = _interrupt(tmp_path, stage, asked=5, save_every=0.0)
+        # The last one learns nothing: it asks once before its evaluation and once in it.
+        trial = _interrupt(tmp_path, stage, asked=1 if stage == "deployed" else 5, save_every=0.0)
         assert trial.state["done"] == list(STAGES[: STAGES.index(stage)])
         assert not (tmp_path / "result.json").exists()
     assert trial.state["episodes"] > 1 and trial.state["rounds"] > 0
@@ -102,7 +103,7 @@ def test_another_seed_learns_other_weights(tmp_path: Path, whole: dict[str, Any]
 
 def test_imitation_alone_makes_no_further_updates(tmp_path: Path) -> None:
     result = tiny.run(tmp_path, tiny.cell("bc"))
-    assert result["updates"] == {"imitation": 8, "warmup": 0, "offline": 0, "half": 0, "online": 0}
+    assert result["updates"] == {"imitation": 8} | dict.fromkeys(STAGES[1:], 0)
     assert result["robot_minutes"] == 0.0
 
 

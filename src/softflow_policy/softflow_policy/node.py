@@ -40,6 +40,9 @@ class PolicyParameters:
     best_of: int = bounded(
         0, low=0, high=64, doc="chunks among which the critic chooses; 0 = as the weights say"
     )
+    temperature: float = bounded(
+        1.0, low=0.0, high=2.0, doc="of the chunks' noise: 1 = as learned, to explore; lower = safer, surer"
+    )
     execute_steps: int = bounded(0, low=0, high=64, doc="steps of a chunk that are played; 0 = all")
     expiry: float = bounded(0.1, low=0.01, high=10.0, unit="s", doc="a chunk is not started later than this")
     image_topics: str = bounded(
@@ -149,7 +152,15 @@ class PolicyNode(SoftflowNode[PolicyParameters]):
         count = self.params.best_of or acting.info.best_of
         # The seed of the episode, not its id, so that a run in lock step repeats.
         key = str(message.seed)
-        noise = chunk_noise(self.params.seed, key, message.step, count, spec.horizon, spec.action_dim)
+        noise = chunk_noise(
+            self.params.seed,
+            key,
+            message.step,
+            count,
+            spec.horizon,
+            spec.action_dim,
+            self.params.temperature,
+        )
         planned = acting.policy.plan(state, noise, pictures)
         dt = 1.0 / self.task.control_hz
         return to_chunk(planned, message, acting, dt, self.params.execute_steps, self.params.expiry)

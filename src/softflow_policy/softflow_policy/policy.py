@@ -20,6 +20,8 @@ from softflow_policy.normalizer import Normalizer
 from softflow_policy.spec import PolicySpec
 
 FloatArray = NDArray[np.float32]
+DEPLOYED_TEMPERATURE = 0.5
+"""Of a policy that is to do well, not to explore: chosen on the cube's seed 10 (docs/benchmarks.md)."""
 
 
 class PlanError(ValueError):
@@ -87,7 +89,7 @@ class ChunkPolicy(nn.Module):
 
         Args:
             state: (S,), not normalised.
-            noise: (N, h, A), standard normal, see `chunk_noise`.
+            noise: (N, h, A), see `chunk_noise`.
             images: camera -> `thumbnail`, of a policy with eyes.
 
         Raises:
@@ -135,11 +137,16 @@ class ChunkPolicy(nn.Module):
             raise PlanError(f"{name}[{index}] is {array.flat[index]}, must be finite")
 
 
-def chunk_noise(seed: int, episode_id: str, step: int, n: int, horizon: int, action_dim: int) -> FloatArray:
-    """Standard normal noise (n, h, A), a pure function of its arguments.
+def chunk_noise(
+    seed: int, episode_id: str, step: int, n: int, horizon: int, action_dim: int, temperature: float = 1.0
+) -> FloatArray:
+    """Normal noise (n, h, A) of standard deviation `temperature`, a pure function of its arguments.
 
     So a lock-step run is reproducible however the messages were timed. The first rows do not depend on `n`.
+    A temperature of 1 draws from the policy as it was learned; below, rare chunks get rarer (Glow, arXiv 1807.03039),
+    and at 0 all candidates are the one chunk in the middle.
     """
     key = hashlib.sha256(f"{seed}/{episode_id}/{step}".encode()).digest()
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
-    return generator.standard_normal((n, horizon, action_dim), dtype=np.float32)
+    noise = generator.standard_normal((n, horizon, action_dim), dtype=np.float32)
+    return noise * np.float32(temperature)

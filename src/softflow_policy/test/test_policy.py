@@ -95,6 +95,14 @@ def test_noise_is_standard_normal() -> None:
     assert abs(drawn.mean()) < 0.02 and abs(drawn.std() - 1.0) < 0.02
 
 
+def test_a_temperature_draws_nearer_to_the_middle_and_at_0_there_is_no_chance(policy: ChunkPolicy) -> None:
+    assert np.array_equal(noise(4), chunk_noise(0, "episode", 0, 4, 3, 2, 1.0))
+    assert np.array_equal(chunk_noise(0, "episode", 0, 4, 3, 2, 0.5), 0.5 * noise(4))
+    calm = [policy.plan(STATE, chunk_noise(seed, "e", seed, 4, 3, 2, 0.0)).actions for seed in (0, 1)]
+    assert np.array_equal(calm[0], calm[1])
+    assert not np.array_equal(policy.plan(STATE, noise(4)).actions, policy.plan(STATE, noise(4, 1)).actions)
+
+
 def test_normaliser_has_a_floor_and_a_clip(policy: ChunkPolicy) -> None:
     states = torch.randn(1000, 6) * torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0, 1.0]) + 3.0
     policy.normalizer.fit(states)
