@@ -18,7 +18,10 @@ COMMON: dict[str, Any] = {
     "target_tau": 0.005,
     "aggregate": "mean",
     "best_of": 32,
-    # (ours) Half of its critic's width, and narrow conditioners: 100,000 updates in about 1.3 h on one free core.
+    # Play says little about what a good policy is worth: the best of several samples in the target, too. (ours) 8 of
+    # its 32: three times as many updates an hour. Where the processor has instructions for it, bfloat16 saves a third more.
+    "target_best_of": 8,
+    # (ours) Half of its critic's width, and narrow conditioners: 100,000 updates in about two hours on one free core.
     "width": 128,
     "critic_width": 256,
     "critic_layers": 4,
