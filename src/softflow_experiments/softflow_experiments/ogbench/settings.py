@@ -19,7 +19,7 @@ COMMON: dict[str, Any] = {
     "aggregate": "mean",
     "best_of": 32,
     # Play says little about what a good policy is worth: the best of several samples in the target, too. (ours) 8 of
-    # its 32: three times as many updates an hour. Where the processor has instructions for it, bfloat16 saves a third more.
+    # its 32: three times as many updates an hour. Where the processor knows bfloat16, that saves a third more.
     "target_best_of": 8,
     # (ours) Half of its critic's width, and narrow conditioners: 100,000 updates in about two hours on one free core.
     "width": 128,
