@@ -152,6 +152,17 @@ def test_a_result_of_another_plan_is_not_taken_for_this_one(results: Path) -> No
         Matrix(["cube"], ["bc"], [0], results, robot_minutes=6.0).unfinished()
 
 
+def test_a_result_without_a_stage_is_shown_with_a_dash_and_run_again(results: Path) -> None:
+    path = results / "cube/bc/0/result.json"
+    old = json.loads(path.read_text())
+    del old["stages"]["deployed"]
+    path.write_text(json.dumps(old))
+    rows = {r.split(" | ")[0]: r.split(" | ") for r in report.write_report(results).splitlines()}
+    header = rows["| method"].index("deployed")
+    assert rows["| bc"][header] == "-" and rows["| gaussian"][header] != "-"
+    assert not finished(results, Cell("cube", "bc", 0)) and finished(results, Cell("cube", "bc", 1))
+
+
 def test_every_task_has_the_metrics_that_it_reports() -> None:
     for task in TASKS.values():
         env = task.make_env()
