@@ -262,9 +262,9 @@ class Safety:
 
     def _rejoin(self, reading: Reading | None) -> FloatArray:
         """The targets go to where the hand was left or pushed to, before it becomes stiff again."""
-        if reading is None or not (reading.valid.all() and np.isfinite(reading.position).all()):
-            return self._limiter.stop()
         share = self._ones * self.spec.safety.takeover_share
+        if reading is None or not (reading.valid.all() and np.isfinite(reading.position).all()):
+            return self._limiter.step(self.command, share)  # Brakes: nobody knows where to.
         goal = np.clip(reading.position, self.spec.values("lower"), self.spec.values("upper"))
         target = self._limiter.step(goal, share)
         if np.abs(goal - target).max() <= REJOIN:

@@ -46,6 +46,25 @@ def test_source_falls_silent_and_the_hand_holds_within_two_periods_then_relaxes(
     assert np.abs(np.diff(np.array(rig.hand.sent), axis=0)).max() <= STEP.max() + 1e-9
 
 
+def test_a_joint_that_is_not_read_while_the_hand_is_taken_up_again_brakes_it() -> None:
+    rig = Rig()
+    rig.steps(round(SPEC.safety.starve_relax / PERIOD) + 2)
+    rig.world.position = rig.world.position - 0.2  # somebody bends the soft fingers
+    rig.world.torque[:] = False
+    rig.step()
+    assert rig.offer(rig.last)
+    while (np.abs(rig.moved) <= rig.change).all():  # soon too fast to stop in one period
+        assert rig.step().decision.mode is Mode.HOLD
+    rig.world.silent = {3}
+    rig.step()
+    rig.world.silent = set()
+    before = np.abs(rig.moved)
+    outcome = rig.step()  # the reading that it goes by lacks the joint
+    assert outcome.decision.mode is Mode.HOLD and not outcome.decision.faults
+    np.testing.assert_allclose(np.abs(rig.moved), np.maximum(before - rig.change, 0.0), atol=1e-12)
+    assert before.max() > rig.change.max(), "a stop at once would be too sudden"
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_single_lost_reads_do_not_disturb_but_are_counted(times: int) -> None:
     rig = Rig()
