@@ -169,7 +169,7 @@ def replay(script: list[tuple[str, int, int]], rig: Rig) -> int:
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-# A joint that is not read while the hand is taken up again: found once in some million steps.
+# A joint that is not read while the hand is taken up again: chance finds it rarely.
 @example(script=[("chunk", 1, 0), ("faults", 1, 0), ("heal", 1, 0)], jump=0.3, start=0.0)
 @given(script=deeds, jump=st.sampled_from([0.3, 1.0, 1e6]), start=st.floats(-0.3, 0.3))
 def run_streams(script: list[tuple[str, int, int]], jump: float, start: float) -> None:
