@@ -73,8 +73,10 @@ def roll_out(env: gym.Env[Any, Any], policy: ActingPolicy, *, seed: int, noise_s
     )
 
 
-def add_episode(replay: Replay, episode: Episode, *, source: str, episode_id: str) -> None:
-    """Into the replay; `source` "policy" is online experience."""
+def add_episode(
+    replay: Replay, episode: Episode, *, source: str, episode_id: str, failed: bool = False
+) -> None:
+    """Into the replay; `source` "policy" is online experience, `failed` a demonstration not to be imitated."""
     replay.add_episode_segment(
         episode.states,
         episode.actions,
@@ -84,6 +86,7 @@ def add_episode(replay: Replay, episode: Episode, *, source: str, episode_id: st
         source=source,
         episode_id=episode_id,
         final=True,
+        failed=failed,
     )
 
 

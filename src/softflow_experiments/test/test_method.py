@@ -176,7 +176,7 @@ def test_the_late_hand_is_the_shifted_one_but_calibrated() -> None:
     assert isinstance(scene, DynamicCubeScene)
     scene.reset(0)
     assert scene.dynamics == dataclasses.replace(SHIFTED, joint_offset=(0.0,) * JOINTS) != SHIFTED
-    _, rates = TASKS["cube_late"].demonstrate(3)
+    *_, rates = TASKS["cube_late"].demonstrate(3)
     assert 2.0 < rates["rotations_per_minute"] < 3.5, (
         "the teacher knows nothing of it, and still shows the way"
     )

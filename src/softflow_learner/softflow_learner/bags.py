@@ -28,7 +28,7 @@ def load_bags(
 
     Of one that a repair recovered, its beginning.
 
-    `successful_only` passes over the episodes that did not succeed, without a word: they are no fault.
+    With `successful_only` the episodes that did not succeed are for the critic alone, and not counted.
 
     Raises:
         ValueError: the directory holds no bag that can be used.
@@ -41,10 +41,9 @@ def load_bags(
                 raise ValueError(
                     f"{path}: layout_hash is {episode.layout_hash!r}, the task has {layout_hash!r}"
                 )
-            if successful_only and not episode.success:
-                continue
-            add_episode(replay, episode)
-            added += 1
+            failed = successful_only and not episode.success
+            add_episode(replay, episode, failed=failed)
+            added += not failed
         except ValueError as error:
             refused.append(str(error))
     if not added:
@@ -57,8 +56,8 @@ def _reason(refused: Sequence[str]) -> str:
     return f" ({refused[0]})" if refused else ""
 
 
-def add_episode(replay: Replay, episode: EpisodeData) -> int:
-    """Add a whole episode; returns its steps. Raises SegmentError, ReplayFullError."""
+def add_episode(replay: Replay, episode: EpisodeData, *, failed: bool = False) -> int:
+    """Add a whole episode; returns its steps. `failed`: not to be imitated. Raises SegmentError, ReplayFullError."""
     return replay.add_episode_segment(
         episode.states,
         episode.actions,
@@ -70,6 +69,7 @@ def add_episode(replay: Replay, episode: EpisodeData) -> int:
         final=True,
         interventions=episode.interventions,
         images=episode.images,
+        failed=failed,
     )
 
 

@@ -37,7 +37,8 @@ class Config(Validated):
     # Noise on the data chunks. Smaller than METHOD.md's 0.05: a few hundredths of closure decide a grip.
     imitation_sigma: float = bounded(0.02, low=0.0, high=1.0, unit="of the action range's half")
 
-    # Learn from the demonstrations that succeeded only: where the reward is sparse, failures teach the wrong thing.
+    # Imitate the demonstrations that succeeded only; those that failed tell the critic what not to do. Where the reward
+    # is sparse, whoever imitates failures learns to hover, and a critic that has seen none of them overrates much.
     successful_demonstrations: bool = False
 
     # Pictures are moved at random by up to so much when they are learned from (DrQ, arXiv 2004.13649: 4 of 84 pixels).

@@ -19,7 +19,7 @@ from torch import Tensor
 from softflow_learner.config import CHUNK_ENDS
 from softflow_learner.images import Gallery
 from softflow_learner.segments import EpisodeBook, OpenEpisode, Segment
-from softflow_learner.storage import HELD_OUT, OFFLINE, ONLINE, PARTITIONS, Storage
+from softflow_learner.storage import FAILED, HELD_OUT, OFFLINE, ONLINE, PARTITIONS, Storage
 
 ONLINE_SOURCE = "policy"
 """Steps of any other source (teacher, teleop) are demonstrations."""
@@ -99,7 +99,7 @@ class Stored:
 
 
 class Replay:
-    """Steps in flat arrays; three partitions: offline (demonstrations), online, held out."""
+    """Steps in flat arrays; four partitions: offline (demonstrations), online, held out, failed (demonstrations)."""
 
     def __init__(
         self,
@@ -156,6 +156,7 @@ class Replay:
         start_step: int | None = None,
         interventions: NDArray[Any] | None = None,
         images: Mapping[str, Sequence[bytes]] | None = None,
+        failed: bool = False,
     ) -> int:
         """Append n consecutive transitions of an episode; returns n.
 
@@ -172,6 +173,7 @@ class Replay:
             interventions: (n,) bool, steps whose action a human applied; default: none. A window made of such steps
                 is a demonstration; one that mixes them with others trains the critic only.
             images: camera -> n+1 compressed images, the first one that of the previous segment's last state.
+            failed: a demonstration not to be imitated: only a critic is given its windows.
 
         Raises:
             SegmentError: wrong shape, type or number, out of order, of a finished episode. Nothing is stored then.
@@ -192,7 +194,8 @@ class Replay:
         kept = self._gallery.prepare(images, segment.steps + 1)
         self._make_room(segment.steps)
         positions = self._gallery.append(kept, episode.last_images) if self._gallery.cameras else None
-        places = self._append(episode, segment, ONLINE if source == ONLINE_SOURCE else OFFLINE, positions)
+        partition = ONLINE if source == ONLINE_SOURCE else FAILED if failed else OFFLINE
+        places = self._append(episode, segment, partition, positions)
         self._book.update(episode_id, episode, places, segment.final)
         return segment.steps
 
@@ -207,7 +210,7 @@ class Replay:
     def _append(
         self, episode: OpenEpisode, segment: Segment, partition: int, images: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
-        if episode.steps == 0 and partition == OFFLINE:
+        if episode.steps == 0 and partition != ONLINE:
             self._demonstrations += 1
             episode.held_out = self.holdout_every > 0 and self._demonstrations % self.holdout_every == 0
         where = HELD_OUT if episode.held_out else partition
@@ -296,12 +299,18 @@ class Replay:
         """(N, S) all states of a partition, e.g. to fit the normaliser."""
         return self._storage.states[self._storage.of(PARTITIONS.index(partition))]
 
-    def sample(self, batch: int, offline_fraction: float, rng: np.random.Generator) -> Batch:
+    def sample(
+        self, batch: int, offline_fraction: float, rng: np.random.Generator, *, failures: bool = False
+    ) -> Batch:
         """Uniform windows, `offline_fraction` of them demonstrations (all or none where there are no others).
+
+        With `failures` the failed ones count among the demonstrations.
 
         Raises ValueError when there is nothing to sample.
         """
         offline, online = self._storage.ready(OFFLINE), self._storage.ready(ONLINE)
+        if failures and self.sampleable("failed"):
+            offline = np.concatenate([offline, self._storage.ready(FAILED)])
         if not len(offline) and not len(online):
             raise ValueError("replay has 0 windows to sample, must have at least 1")
         share = 0.0 if not len(offline) else 1.0 if not len(online) else offline_fraction

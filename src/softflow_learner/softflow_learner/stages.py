@@ -26,7 +26,7 @@ def run_imitation(agent: Agent, replay: Replay, progress: Progress, stop: Stop =
     """Stage 1. Returns the number of updates done."""
 
     def update() -> Scalars:
-        return agent.imitation_update(_demonstrations(agent, replay))
+        return agent.imitation_update(_sample(agent, replay))
 
     return _loop(update, agent.config.imitation_updates, progress, stop)
 
@@ -52,7 +52,7 @@ def run_warmup(agent: Agent, replay: Replay, progress: Progress, stop: Stop = ne
     gate = WarmupGate(agent, replay)
 
     def update() -> Scalars:
-        batch = _demonstrations(agent, replay)
+        batch = _sample(agent, replay, failures=True)
         scalars = agent.critic_update(batch)
         return scalars | gate.observe(scalars["td_loss"], batch)
 
@@ -65,8 +65,8 @@ def run_offline(agent: Agent, replay: Replay, progress: Progress, stop: Stop = n
     agent.beta_scale = 1.0  # An online stage before this one has annealed it.
 
     def update() -> Scalars:
-        batch = _demonstrations(agent, replay)
-        return agent.critic_update(batch) | agent.actor_update(batch)
+        batch = _sample(agent, replay, failures=True)
+        return agent.critic_update(batch) | agent.actor_update(_without_failures(agent, replay, batch))
 
     return _loop(update, agent.config.offline_updates, progress, stop)
 
@@ -87,15 +87,15 @@ class OnlineLearning:
         return int(config.update_to_data * steps / self.replay.horizon) - self.rounds
 
     def update(self) -> Scalars:
-        """One round: a critic update, and every `actor_every` rounds an actor update on the same batch."""
+        """One round: a critic update, and every `actor_every` rounds an actor update."""
         agent, config, steps = self.agent, self.agent.config, self.replay.online_steps
         agent.beta_scale = annealed(config.beta_final, steps / config.beta_anneal_steps)
         fraction = config.offline_fraction if steps >= config.online_min_steps else 1.0
-        batch = self.replay.sample(config.batch_size, fraction, agent.numpy_rng)
+        batch = _sample(agent, self.replay, fraction, failures=True)
         scalars = agent.critic_update(batch)
         self.rounds += 1
         if steps >= config.online_critic_only_steps and self.rounds % config.actor_every == 0:
-            scalars |= agent.actor_update(batch)
+            scalars |= agent.actor_update(_without_failures(agent, self.replay, batch, fraction))
         return scalars
 
 
@@ -182,8 +182,17 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64)
 
 
-def _demonstrations(agent: Agent, replay: Replay) -> Batch:
-    return replay.sample(agent.config.batch_size, 1.0, agent.numpy_rng)
+def _sample(agent: Agent, replay: Replay, fraction: float = 1.0, *, failures: bool = False) -> Batch:
+    return replay.sample(agent.config.batch_size, fraction, agent.numpy_rng, failures=failures)
+
+
+def _without_failures(agent: Agent, replay: Replay, batch: Batch, fraction: float = 1.0) -> Batch:
+    """What the actor learns from: the critic's batch, or one of its own where failed demonstrations may be in that.
+
+    (ours) They tell the critic what not to do. The likelihood would teach that, and where nothing holds the policy to
+    the data, it climbs the critic's errors.
+    """
+    return _sample(agent, replay, fraction) if replay.sampleable("failed") else batch
 
 
 def _loop(update: Callable[[], Scalars], total: int, progress: Progress, stop: Stop) -> int:

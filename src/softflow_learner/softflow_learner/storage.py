@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from softflow_learner.segments import NO_PLACE, Segment, Sizes
 
-PARTITIONS = ("offline", "online", "held_out")
-OFFLINE, ONLINE, HELD_OUT = range(3)
+PARTITIONS = ("offline", "online", "held_out", "failed")
+OFFLINE, ONLINE, HELD_OUT, FAILED = range(4)
 NO_POOL = -1
 
 

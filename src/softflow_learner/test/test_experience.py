@@ -120,12 +120,15 @@ def test_load_bags_skips_what_is_damaged_or_foreign_and_says_so(tmp_path: Path) 
     assert "4-discarded" in refused[2]
 
 
-def test_failed_demonstrations_can_be_left_out(tmp_path: Path) -> None:
+def test_failed_demonstrations_can_be_for_the_critic_alone(tmp_path: Path) -> None:
     Toy.make(seed=1, episode_id="a", success=True).write(tmp_path / "1")
     Toy.make(seed=2, episode_id="b", steps=7, success=False).write(tmp_path / "2")
     into = replay()
     assert load_bags(into, tmp_path, HASH, successful_only=True) == (1, [])
-    assert into.size("offline") == 12
+    assert (into.size("offline"), into.size("failed")) == (12, 7)
+    everything = replay()
+    assert load_bags(everything, tmp_path, HASH) == (2, [])
+    assert (everything.size("offline"), everything.size("failed")) == (19, 0)
     with pytest.raises(ValueError, match="holds no successful episode"):
         load_bags(replay(), tmp_path / "2", HASH, successful_only=True)
 

@@ -44,7 +44,7 @@ def random_episode(rng: np.random.Generator, index: int, source: str | None = No
     )
 
 
-def add(replay: Replay, episode: Episode, first: int, last: int) -> None:
+def add(replay: Replay, episode: Episode, first: int, last: int, failed: bool = False) -> None:
     """Steps [first, last) as one segment."""
     ends = last == episode.steps
     replay.add_episode_segment(
@@ -57,6 +57,7 @@ def add(replay: Replay, episode: Episode, first: int, last: int) -> None:
         episode_id=episode.name,
         start_step=first,
         interventions=None if episode.interventions is None else episode.interventions[first:last],
+        failed=failed,
     )
 
 
@@ -285,6 +286,40 @@ def test_batches_mix_the_partitions() -> None:
     from_teacher = {e.states[t].tobytes() for e in teacher for t in range(e.steps)}
     states = replay.sample(400, 0.25, rng).states.numpy()
     assert sum(s.tobytes() in from_teacher for s in states) == 100
+
+
+def test_failed_demonstrations_are_drawn_only_where_they_are_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    replay = Replay(S, A, 3, GAMMA)
+    good, bad, online = (random_episode(rng, i, s) for i, s in enumerate(("teacher", "teacher", "policy")))
+    add(replay, bad, 0, bad.steps, failed=True)
+    add(replay, online, 0, online.steps)
+    assert replay.size("failed") == replay.sampleable("failed") == bad.steps
+    assert replay.size("offline") == 0 and not len(replay.states("offline"))
+    failed = {s.tobytes() for s in bad.states}
+
+    def share(**asked: bool) -> float:
+        states = replay.sample(1000, 0.5, rng, **asked).states.numpy()
+        return float(np.mean([s.tobytes() in failed for s in states]))
+
+    assert share() == 0.0 and share(failures=True) == 0.5
+    add(replay, good, 0, good.steps)
+    expected = 0.5 * bad.steps / (bad.steps + good.steps)
+    assert share() == 0.0 and share(failures=True) == pytest.approx(expected, abs=0.06)
+    with pytest.raises(ValueError, match="0 windows"):
+        alone = Replay(S, A, 3, GAMMA)
+        add(alone, bad, 0, bad.steps, failed=True)
+        alone.sample(8, 1.0, rng)
+
+
+def test_failed_demonstrations_are_held_out_like_others() -> None:
+    rng = np.random.default_rng(0)
+    replay = Replay(S, A, 3, GAMMA, holdout_every=2)
+    episodes = [random_episode(rng, i, "teacher") for i in range(4)]
+    for index, e in enumerate(episodes):
+        add(replay, e, 0, e.steps, failed=index > 1)
+    assert replay.size("held_out") == episodes[1].steps + episodes[3].steps
+    assert replay.size("failed") == episodes[2].steps
 
 
 def test_sampling_repeats_with_its_generator() -> None:

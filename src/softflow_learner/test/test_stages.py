@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from softflow_learner.agent import Scalars
-from softflow_learner.replay import Replay
+from softflow_learner.agent import Agent, Scalars
+from softflow_learner.replay import Batch, Replay
 from softflow_learner.stages import (
     OnlineLearning,
     WarmupGate,
@@ -43,6 +43,58 @@ def test_a_stage_reports_every_update_and_stops_when_asked(stage: object, total:
     assert [c[:2] for c in progress.calls] == [(k + 1, total) for k in range(total)]
     half = Recorder()
     assert stage(agent, replay, half, lambda: len(half.calls) >= 4) == 4  # type: ignore[operator]
+
+
+FAR = 10.0
+
+
+def with_failures() -> Replay:
+    """The toy's demonstrations, and failed ones in another place."""
+    made, rng = toy.replay(), np.random.default_rng(1)
+    for index in range(6):
+        made.add_episode_segment(
+            FAR + rng.normal(size=(26, 2)),
+            rng.uniform(-1, 1, (25, 2)),
+            np.zeros(25),
+            terminated=False,
+            truncated=True,
+            source="teacher",
+            episode_id=f"failed{index}",
+            failed=True,
+        )
+    return made
+
+
+def shares_of_failures(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
+    """Fills while the agent learns: kind of update -> share of each batch that is from failed demonstrations."""
+    shares: dict[str, list[float]] = {}
+    for kind in ("imitation_update", "critic_update", "actor_update"):
+        seen: list[float] = shares.setdefault(kind, [])
+
+        def update(batch: Batch, seen: list[float] = seen, real: object = getattr(agent, kind)) -> Scalars:
+            seen.append(float((batch.states[:, 0] > FAR / 2).float().mean()))
+            return real(batch)  # type: ignore[operator, no-any-return]
+
+        monkeypatch.setattr(agent, kind, update)
+    return shares
+
+
+def test_failed_demonstrations_train_the_critic_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, replay = toy.agent(), with_failures()
+    shares = shares_of_failures(agent, monkeypatch)
+    run_imitation(agent, replay, Recorder())
+    run_warmup(agent, replay, Recorder())
+    run_offline(agent, replay, Recorder())
+    offline = len(shares["critic_update"])
+    toy.replay(seed=1, source="policy", into=replay)
+    learning = OnlineLearning(agent, replay)
+    while learning.due() > 0:
+        learning.update()
+    assert len(shares["imitation_update"]) == 20 and len(shares["actor_update"]) > 20
+    assert not any(shares["imitation_update"]) and not any(shares["actor_update"])
+    critic = shares["critic_update"]
+    assert offline > 10 and np.mean(critic[:offline]) == pytest.approx(5 / 14, abs=0.07)
+    assert np.mean(critic[offline:]) == pytest.approx(0.25 * 5 / 14, abs=0.04), "a quarter is offline"
 
 
 def test_the_warm_up_freezes_the_policy_and_reports_the_gate() -> None:

@@ -65,6 +65,11 @@ class Collection:
         """Those worth imitating where a failure teaches the wrong thing."""
         return [d for d in self.attempts if d.info["success"]]
 
+    @property
+    def failed(self) -> list[Demonstration]:
+        """The others."""
+        return [d for d in self.attempts if not d.info["success"]]
+
     def rate(self, metric: str) -> float:
         """Mean of a metric over all attempts."""
         return float(np.mean([d.info[metric] for d in self.attempts]))
