@@ -90,6 +90,8 @@ def train(options: argparse.Namespace, world: Alone, stop: StopFlag) -> int:
     session = Session(options.run, task, options.seed, parse_settings(options.set), world=world)
     for line in session.load_demonstrations(options.demos):
         print(f"refused: {line}", file=sys.stderr)
+    shown, held_out, failed = (session.replay.size(name) for name in ("offline", "held_out", "failed"))
+    print(f"demonstrations: {shown} steps, {failed} more of failed ones for the critic, {held_out} held out")
     if options.stage != "imitation" and not session.resumed:
         raise ValueError(f"run: {str(options.run)!r} has no checkpoint; train imitation comes first")
     session.stage = options.stage
