@@ -167,14 +167,10 @@ class Trial:
 
     def _demonstrations(self) -> None:
         episodes, failed, rates = self.task.demonstrate(self.cell.seed)
-        for index, episode in enumerate(episodes + failed):
-            add_episode(
-                self.replay,
-                episode,
-                source="teacher",
-                episode_id=f"demo{index}",
-                failed=index >= len(episodes),
-            )
+        for index, episode in enumerate(episodes):
+            add_episode(self.replay, episode, source="teacher", episode_id=f"demo{index}")
+        for index, episode in enumerate(failed):
+            add_episode(self.replay, episode, source="teacher", episode_id=f"failed{index}", failed=True)
         self.state["teacher"] = {"attempts": self.task.demonstrations, "imitated": len(episodes), **rates}
         self.log(f"teacher: {_numbers(rates)}, {len(episodes)} episodes to imitate")
         if self.fresh:

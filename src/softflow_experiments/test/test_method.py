@@ -13,7 +13,7 @@ from softflow_experiments import report
 from softflow_experiments.matrix import Matrix, finished, run
 from softflow_experiments.method import main
 from softflow_experiments.tasks import TASKS
-from softflow_experiments.trial import STAGES, Cell, OtherPlanError
+from softflow_experiments.trial import STAGES, Cell, OtherPlanError, Trial
 from softflow_node.files import InUseError, lock_directory
 from softflow_sim.dynamics import JOINTS, SHIFTED, DynamicCubeScene
 
@@ -169,6 +169,22 @@ def test_every_task_has_the_metrics_that_it_reports() -> None:
         _, info = env.reset(seed=0)
         assert set(task.metrics) <= set(info), task.name
         env.close()
+
+
+def test_what_failed_in_the_tool_task_is_there_for_the_critic_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    task = dataclasses.replace(TASKS["tool"], demonstrations=12)
+    imitated, failed, _ = task.demonstrate(0)
+    assert len(imitated) + len(failed) == 12 and imitated and failed
+    assert all(e.info["success"] for e in imitated) and not any(e.info["success"] for e in failed)
+    everything, none, _ = dataclasses.replace(task, successful_only=False).demonstrate(0)
+    assert len(everything) == 12 and not none
+    monkeypatch.setitem(TASKS, "tool", task)
+    trial = Trial(Cell("tool", "softflow", 0, settings=(("holdout_every", 0),)), tmp_path)
+    trial._demonstrations()
+    assert trial.replay.size("offline") == sum(len(e.actions) for e in imitated)
+    assert trial.replay.size("failed") == sum(len(e.actions) for e in failed)
 
 
 def test_the_late_hand_is_the_shifted_one_but_calibrated() -> None:
