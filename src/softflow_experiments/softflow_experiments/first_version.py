@@ -88,12 +88,11 @@ class FirstVersion:
         """See `Agent.critic_update`."""
         config, normalise = self.agent.config, self.agent.policy.normalizer
         with torch.no_grad():
-            states = normalise(batch.next_states)
-            chunks, _ = self._sample(states, self.agent._noise(len(batch)))
-            values = _values(self.target, states, chunks.clamp(-1.0, 1.0))
-            target = losses.td_target(
-                batch.returns, batch.discounts, losses.aggregate(values, config.aggregate)
-            )
+            states = normalise(batch.next_states).repeat_interleave(config.target_best_of, dim=0)
+            chunks, _ = self._sample(states, self.agent._noise(len(states)))
+            values = losses.aggregate(_values(self.target, states, chunks.clamp(-1.0, 1.0)), config.aggregate)
+            best = values.view(len(batch), -1).amax(1)
+            target = losses.td_target(batch.returns, batch.discounts, best)
         loss = losses.td_loss(_values(self.critic, normalise(batch.states), batch.actions), target)
         self._step(self.critic_optimizer, loss)
         with torch.no_grad():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from softflow_experiments.first_version import FirstVersion
+from softflow_experiments.ogbench.settings import SETTINGS, new_agent
 from softflow_learner.agent import Agent
 from softflow_learner.config import Config
 from softflow_learner.parallel import DEVICES
@@ -31,9 +32,9 @@ SIZES = {
 }
 
 
-def example(config: Config | None = None) -> tuple[Agent, Replay]:
-    """An agent of the default sizes, and a replay of random episodes, half of them online."""
-    config, spec = config or Config(), PolicySpec()
+def example(config: Config | None = None, spec: PolicySpec | None = None) -> tuple[Agent, Replay]:
+    """An agent, of the default sizes if not told, and a replay of random episodes, half of them online."""
+    config, spec = config or Config(), spec or PolicySpec()
     replay = Replay(spec.state_dim, spec.action_dim, spec.horizon, config.gamma)
     rng = np.random.default_rng(0)
     for k in range(EPISODES):
@@ -65,9 +66,12 @@ def rates(actions: dict[str, Callable[[], object]], seconds: float) -> dict[str,
     return {name: 1.0 / float(np.median(each)) for name, each in times.items()}
 
 
-def learner(settings: dict[str, dict[str, object]], seconds: float) -> list[str]:
-    """A line for each variant: critic and actor updates/s, and rounds/s with an actor update every second round."""
-    agent, replay = example()
+def learner(base: Agent, settings: dict[str, dict[str, object]], seconds: float) -> list[str]:
+    """A line for each variant: critic and actor updates/s, and rounds/s with an actor update every second round.
+
+    Of agents like `base`, changed by each variant's fields of `Config`.
+    """
+    agent, replay = example(base.config, base.spec)
     batch = replay.sample(agent.config.batch_size, 0.5, agent.numpy_rng)
     first = FirstVersion(agent)
     actions: dict[str, Callable[[], object]] = {
@@ -75,7 +79,7 @@ def learner(settings: dict[str, dict[str, object]], seconds: float) -> list[str]
         "first version/actor": lambda: first.actor_update(batch),
     }
     for name, values in settings.items():
-        made, _ = example(dataclasses.replace(Config(), **values))  # type: ignore[arg-type]
+        made, _ = example(dataclasses.replace(base.config, **values), base.spec)  # type: ignore[arg-type]
         actions[f"{name}/critic"] = lambda made=made: made.critic_update(batch)  # type: ignore[misc]
         actions[f"{name}/actor"] = lambda made=made: made.actor_update(batch)  # type: ignore[misc]
     found = rates(actions, seconds)
@@ -121,6 +125,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--compiled", action="store_true", help="torch.compile too; takes a minute to start")
+    parser.add_argument(
+        "--ogbench", action="store_true", help="sizes and settings of `bench ogbench`, no others"
+    )
     parser.add_argument("--processes", type=int, nargs="+", default=[], help="only: so many share an update")
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 2048], help="windows, with --processes")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="with --processes")
@@ -136,16 +143,24 @@ def main(argv: Sequence[str]) -> int:
     variants: dict[str, dict[str, object]] = {"float32": {}, "bfloat16": {"precision": "bfloat16"}}
     if options.compiled:
         variants |= {f"{k}, compiled": {**v, "compiled": True} for k, v in list(variants.items())}
+    base = _ogbench() if options.ogbench else Agent(PolicySpec(), Config())
     for threads in options.threads:
         torch.set_num_threads(threads)
-        print(f"\n{threads} thread(s), batch {Config().batch_size}\n")
+        print(f"\n{threads} thread(s), batch {base.config.batch_size}\n")
         print(
             "| learner step | critic updates/s | actor updates/s | rounds/s | ratio |\n|---|---|---|---|---|"
         )
-        print("\n".join(learner(variants, options.seconds)), flush=True)
+        print("\n".join(learner(base, variants, options.seconds)), flush=True)
+    if options.ogbench:
+        return 0
     torch.set_num_threads(1)
     print("\n| flow | parameters | chunk, batch 1 [us] | weights once [us] | ratio |\n|---|---|---|---|---|")
     for name, spec in SIZES.items():
         count, chunk, stream = chunk_cost(spec, options.seconds)
         print(f"| {name} | {count:,} | {chunk * 1e6:.0f} | {stream * 1e6:.0f} | {chunk / stream:.2f} |")
     return 0
+
+
+def _ogbench() -> Agent:
+    """As its cells have it; every environment has the same settings, and scene's sizes."""
+    return new_agent(SETTINGS["scene"], state_dim=40, action_dim=5)

@@ -9,10 +9,12 @@ import pytest
 
 from softflow_experiments.first_version import FirstVersion
 from softflow_experiments.learner_speed import example
+from softflow_learner.config import Config
 
 
-def test_the_losses_are_those_of_the_first_version() -> None:
-    agent, replay = example()
+@pytest.mark.parametrize("best_of", [1, 3])
+def test_the_losses_are_those_of_the_first_version(best_of: int) -> None:
+    agent, replay = example(Config(target_best_of=best_of))
     for _ in range(20):  # Away from the start, where half of the gradients are zero.
         agent.imitation_update(replay.sample(64, 1.0, agent.numpy_rng))
     first = FirstVersion(copy.deepcopy(agent))

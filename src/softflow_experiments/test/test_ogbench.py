@@ -260,7 +260,8 @@ def test_report_sets_ours_beside_the_published_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in (0, 1):
-        planned = tiny.cell(seed=seed, updates=100_000)
+        settings = tiny.cell().settings + ((("precision", "bfloat16"),) if seed else ())
+        planned = tiny.cell(seed=seed, updates=100_000, settings=settings)
         path = tmp_path / planned.directory / "result.json"
         path.parent.mkdir(parents=True)
         rest = {
@@ -277,6 +278,7 @@ def test_report_sets_ours_beside_the_published_figures(
     assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
     row = next(line for line in text.splitlines() if line.startswith("| puzzle-3x3 task4 (sparse)"))
     assert "0.75 [" in row and "seeds 0, 1" in row and "100,000 updates" in row and "| 0.95 | 0.22 |" in row
+    assert "10000 transitions" in row and "precision=bfloat16" in row and "beta=" not in row
     assert "regenerated with the oracles of ogbench" in text and "1.0 h together" in text
     path.write_text("{")
     assert main(["--report", "--out", str(tmp_path)]) == 2

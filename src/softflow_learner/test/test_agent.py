@@ -244,3 +244,22 @@ def test_a_bad_config_is_refused_by_name(values: dict[str, object], text: str) -
         from_mapping(Config, values, "learner")
     with pytest.raises((ParameterError, TypeError)):
         Config(**values)  # type: ignore[arg-type]
+
+
+def test_compiled_updates_have_the_losses_of_those_that_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", str(tmp_path)
+    )  # Nothing compiled before counts, nothing is left.
+    spec = dataclasses.replace(toy.SPEC, couplings=1, critic_layers=1)  # Compiling takes long.
+    losses: dict[bool, list[float]] = {}
+    for compiled in (False, True):
+        agent = Agent(spec, toy.config(compiled=compiled))
+        losses[compiled] = []
+        for k in range(3):
+            losses[compiled].append(agent.critic_update(batch(k))["td_loss"])
+            losses[compiled].append(agent.actor_update(batch(k))["actor_loss"])
+    assert any(tmp_path.iterdir()), "nothing was compiled"
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    assert losses[True][-1] != losses[True][1], "the weights have moved"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softflow_experiments.ogbench.environment import FAMILIES
+from softflow_experiments.ogbench.settings import SETTINGS
 from softflow_experiments.report import replace_between
 from softflow_experiments.statistics import bootstrap_nested
 
@@ -82,7 +83,23 @@ def _ours(found: Sequence[dict[str, Any]]) -> str:
         )
         for r in found
     }
-    return f"{estimate}, seeds {', '.join(str(r['seed']) for r in found)}, after {' or '.join(sorted(after))}"
+    seeds = ", ".join(str(r["seed"]) for r in found)
+    amounts = " or ".join(sorted({_data(r)[1] for r in found}))
+    changed = " or ".join(sorted({_changed(r) for r in found} - {""}))
+    settings = f", `--set {changed}`" if changed else ""
+    return f"{estimate}, seeds {seeds}, after {' or '.join(sorted(after))}, {amounts}{settings}"
+
+
+def _data(result: dict[str, Any]) -> tuple[str, str]:
+    """Where the play data are from, and how much."""
+    origin, _, amount = result["data"].rpartition(", ")
+    return origin, amount
+
+
+def _changed(result: dict[str, Any]) -> str:
+    """NAME=VALUE of what is not as the environment has it."""
+    usual = SETTINGS[result["env"]] | {"seed": result["seed"]}
+    return " ".join(f"{k}={v}" for k, v in sorted(result["settings"].items()) if usual.get(k) != v)
 
 
 def provenance(results: Results) -> str:
@@ -92,11 +109,12 @@ def provenance(results: Results) -> str:
     def values(name: str) -> str:
         return " and ".join(sorted({str(r[name]) for r in found}))
 
+    origins = " and ".join(sorted({_data(r)[0] for r in found}))
     hours = sum(sum(r["seconds"].values()) for r in found) / 3600.0
     return (
         "Ours: `./softflow bench ogbench`; success rate over "
         f"{values('evaluation_episodes')} episodes a seed, brackets: 95 %, seeds resampled, then episodes. **The play "
-        f"data are not the published ones but {values('data')}** (published: 1,000,000 transitions); {values('date')} "
+        f"data are not the published ones but {origins}** (published: 1,000,000 transitions); {values('date')} "
         f"on {values('machine')}, one thread a cell, {hours:.1f} h together. The other columns are Q-chunking's "
         "released results (arXiv 2507.07969), offline agents after 100,000 updates, RLPD and RLPD-AC after 100,000 "
         "environment steps; they come from other code, other networks, other versions of MuJoCo and the original data."
