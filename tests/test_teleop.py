@@ -305,7 +305,8 @@ def test_the_keys_of_a_terminal_move_judge_and_stop_the_hand(human: Human, tmp_p
             assert until(taken, 30.0, lambda _: None), "the world goes on with a human's chunks"
             name = "/hand0/keyboard"
             assert until(lambda: allowed(name) == used(human.node, name), 20.0), "what its enclave allows"
-            before, joint = human.state.command[1], TASK.joint_names.index("finger0_mcp")
+            joint = TASK.joint_names.index("finger0_mcp")
+            before = human.state.command[joint]
             os.write(ours, b"\x1b[C" * joint + b"\x1b[A" * 2)
             assert until(lambda: human.state.command[joint] > before + 0.02, 20.0, lambda _: human.spin(0.05))
             judged = human.state.episode_id
