@@ -79,8 +79,11 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                     waiting = sum(spool_items(run / name) for name in ROBOTS)
                     return waiting == 0 and told == {f"/{name}" for name in ROBOTS}
 
+                def told_all() -> bool:
+                    return sum(tap.status.robot_items) == EPISODES * len(ROBOTS)
+
                 assert until(drained, PATIENCE, tap.spin)
-                tap.spin(2.5)
+                until(told_all, PATIENCE, tap.spin)  # A status a second, and later on a machine that is busy.
     return {"run": run, "code": code, "topics": topics, "status": tap.status, "motion": tap.motion}
 
 

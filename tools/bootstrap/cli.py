@@ -20,6 +20,8 @@ from .paths import BUILD, INSTALL, LOG, PYTHON, ROOT, SETUP_LOG, VENV, venv_vers
 from .steps import Runner, SetupError, Step, exclusive, log_tail, say
 from .torch import CHOICES, Torch, users_step
 
+ALGORITHMS = ("src/softflow_experiments", "src/softflow_learner", "src/softflow_policy")
+"""Much computing, and no test of them is in a hurry."""
 HERE = {
     "setup": "make the virtual environment and build the packages (every command does so when needed)",
     "test": "ruff, mypy and pytest; further arguments go to pytest",
@@ -129,19 +131,19 @@ def _setup_command(arguments: list[str]) -> int:
 
 
 def _test_command(arguments: list[str]) -> int:
-    """Without arguments tests of algorithms run beside those of running nodes, which mostly wait, and behind them."""
+    """Without arguments the tests of `ALGORITHMS` run beside the others, which wait much, and give way to them."""
     env: Environment = {"ROS_PYTHON_CHECK_FIELDS": "1", **run_environment()}
     apart, python = alone(), [str(PYTHON), "-m"]
     checks: list[tuple[list[str], list[str]]] = [
         ([], ["ruff", "check", "."]),
         ([], ["ruff", "format", "--check", "."]),
         ([], ["mypy"]),
-        (apart, ["pytest", *(arguments or ["-m", "ros"])]),
+        (apart, ["pytest", *(arguments or [f"--ignore={folder}" for folder in ALGORITHMS])]),
     ]
     codes = []
     with contextlib.ExitStack() as stack:
         if not arguments:
-            rest = ["pytest", "-m", "not ros", "-o", "cache_dir=.pytest_cache/algorithms"]
+            rest = ["pytest", *ALGORITHMS, "-o", "cache_dir=.pytest_cache/algorithms"]
             said = stack.enter_context(tempfile.TemporaryFile())
             line = [*apart, "nice", "-n", "19", *python, *rest]
             beside = stack.enter_context(

@@ -37,6 +37,8 @@ class HandWatch:
 
     why: str = ""
     """As `why_not`; empty while the hand is well, and before it has said anything."""
+    heard: bool = False
+    """Whether it has said anything: until then nobody knows whether it may be used."""
     stops: int = 0
     """How often it went down."""
     _since: float = 0.0
@@ -44,6 +46,7 @@ class HandWatch:
 
     def look(self, why: str, now: float) -> bool:
         """Take in what the hand says; whether it has just gone down."""
+        self.heard = True
         went_down = bool(why) and not self.why
         if went_down:
             self.stops += 1

@@ -49,7 +49,7 @@ LABEL_STEPS = {TASK: 10, CLASSIFIER: 1}
 classifier's is another one each step."""
 VERDICTS = "success_verdict"
 SILENCE = 5.0
-"""[s] after which a success node that says nothing is not there."""
+"""[s] after which a node that says nothing is not there."""
 RUN_ID = "SOFTFLOW_RUN_ID"
 """Environment variable of whoever starts the graph: the same for every start of this node within one run."""
 RESET_PAUSES = 1.0, 30.0
@@ -128,13 +128,16 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         self._reset = ActionClient(self, ResetScene, "reset_scene")
 
     def poll(self) -> float:
-        """Start the next episode when none runs and hand and cameras are well; look for a stall."""
+        """Start the next episode when none runs and hand and cameras are well; look for a stall.
+
+        A hand is not well before it has said so.
+        """
         now = time.monotonic()
         for watch in (self._hand, self._cameras):
             if reminder := watch.reminder(now):
                 self.get_logger().error(reminder)
         if self.episode is None:
-            well = not self._hand.why and not self._cameras.why
+            well = self._hand.heard and not self._hand.why and not self._cameras.why
             if well and now >= self._retry.due and self._is_recorded(now):
                 self._begin()
         elif why := self._stalled(self.episode, now):
@@ -154,7 +157,13 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
 
     def fault(self) -> str:
         """Why no episode is played."""
-        return self._hand.text() or self._cameras.text() or self._reset_error or self._unjudged()
+        down = self._hand.text() or self._cameras.text()
+        return down or self._unheard() or self._reset_error or self._unjudged()
+
+    def _unheard(self) -> str:
+        if self._hand.heard or time.monotonic() - self._started <= SILENCE:
+            return ""
+        return f"hand_health has not come for {SILENCE:.0f} s: nobody knows whether the hand may be used"
 
     def _unjudged(self) -> str:
         now = time.monotonic()

@@ -34,7 +34,8 @@ def test_why_a_hand_is_down(mode: int, reason: str, faults: tuple[str, ...], why
 
 def test_a_hand_goes_down_once_and_is_spoken_of_until_it_is_well() -> None:
     watch = HandWatch()
-    assert not watch.look("", 0.0) and not watch.text()
+    assert not watch.heard
+    assert not watch.look("", 0.0) and not watch.text() and watch.heard
     assert watch.look("estop: a person", 1.0)
     assert watch.text() == "the hand is down: estop: a person; reset_estop lifts it"
     assert not watch.look("hold: a person", 2.0) and "set_mode lifts it" in watch.text()
