@@ -66,12 +66,12 @@ def rates(actions: dict[str, Callable[[], object]], seconds: float) -> dict[str,
     return {name: 1.0 / float(np.median(each)) for name, each in times.items()}
 
 
-def learner(base: Agent, settings: dict[str, dict[str, object]], seconds: float) -> list[str]:
+def learner(like: Agent, settings: dict[str, dict[str, object]], seconds: float) -> list[str]:
     """A line for each variant: critic and actor updates/s, and rounds/s with an actor update every second round.
 
-    Of agents like `base`, changed by each variant's fields of `Config`.
+    Of agents with the spec and config of `like`, changed by each variant's fields of `Config`.
     """
-    agent, replay = example(base.config, base.spec)
+    agent, replay = example(like.config, like.spec)
     batch = replay.sample(agent.config.batch_size, 0.5, agent.numpy_rng)
     first = FirstVersion(agent)
     actions: dict[str, Callable[[], object]] = {
@@ -79,7 +79,7 @@ def learner(base: Agent, settings: dict[str, dict[str, object]], seconds: float)
         "first version/actor": lambda: first.actor_update(batch),
     }
     for name, values in settings.items():
-        made, _ = example(dataclasses.replace(base.config, **values), base.spec)  # type: ignore[arg-type]
+        made, _ = example(dataclasses.replace(like.config, **values), like.spec)  # type: ignore[arg-type]
         actions[f"{name}/critic"] = lambda made=made: made.critic_update(batch)  # type: ignore[misc]
         actions[f"{name}/actor"] = lambda made=made: made.actor_update(batch)  # type: ignore[misc]
     found = rates(actions, seconds)
