@@ -65,14 +65,19 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         topics: set[str] = set()
+        robots = [node.label for node in graph.nodes if node.label != "learner"]
+        recorders = [f"{name}.recorder" for name in ROBOTS]
+        log = run / "log"
         with tapping({f"{name}.": f"/{name}" for name in ROBOTS}) as tap:
-            with Supervisor(graph, log_directory=run / "log") as supervisor:
-                while not supervisor.finished:
-                    tap.spin(0.5)
-                    topics |= tap.topics()
-                code = supervisor.exit_code
-            rest = [f"{name}.recorder" for name in ROBOTS] + ["learner"]
-            with Supervisor(graph.only(rest), log_directory=run / "log"):
+            with Supervisor(graph.only(["learner"]), log_directory=log):
+                # On a busy machine it takes longer to come up than two episodes take.
+                assert until(lambda: tap.status is not None, PATIENCE, tap.spin)
+                with Supervisor(graph.only(robots), log_directory=log) as supervisor:
+                    while not supervisor.finished:
+                        tap.spin(0.5)
+                        topics |= tap.topics()
+                    code = supervisor.exit_code
+            with Supervisor(graph.only([*recorders, "learner"]), log_directory=log):
 
                 def drained() -> bool:
                     told = set(tap.status.robots) if tap.status else set()
