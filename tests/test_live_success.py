@@ -21,7 +21,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
-from softflow_msgs.msg import EpisodeEvent, Observation, SuccessVerdict
+from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, SuccessVerdict
 
 from softflow_bringup.episodes import BagWatch, run_graph
 from softflow_bringup.graph import load_graph
@@ -391,6 +391,8 @@ def test_bad_verdicts_are_refused_and_a_missing_one_ends_the_episode() -> None:
         manager = EpisodeNode()
         assert manager.fault() == ""
         manager._started -= 2 * SILENCE
+        assert "hand_health has not come for 5 s" in manager.fault()
+        manager._on_health(HandHealth(mode=HandHealth.MODE_ACTIVE))
         assert "the success node has said nothing for 5 s" in manager.fault()
         manager._on_verdict(SuccessVerdict())
         assert manager.fault() == ""
