@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 from . import wheels, workspace
 from .checks import require_tools
@@ -133,35 +134,38 @@ def _setup_command(arguments: list[str]) -> int:
 def _test_command(arguments: list[str]) -> int:
     """Without arguments the tests of `ALGORITHMS` run beside the others, which wait much, and give way to them."""
     env: Environment = {"ROS_PYTHON_CHECK_FIELDS": "1", **run_environment()}
-    apart, python = alone(), [str(PYTHON), "-m"]
+    apart = alone()
     checks: list[tuple[list[str], list[str]]] = [
         ([], ["ruff", "check", "."]),
         ([], ["ruff", "format", "--check", "."]),
         ([], ["mypy"]),
         (apart, ["pytest", *(arguments or [f"--ignore={folder}" for folder in ALGORITHMS])]),
     ]
-    codes = []
-    with contextlib.ExitStack() as stack:
-        if not arguments:
-            rest = ["pytest", *ALGORITHMS, "-o", "cache_dir=.pytest_cache/algorithms"]
-            said = stack.enter_context(tempfile.TemporaryFile())
-            line = [*apart, "nice", "-n", "19", *python, *rest]
-            beside = stack.enter_context(
-                subprocess.Popen(line, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT)
-            )
+    rest = ["pytest", *ALGORITHMS, "-o", "cache_dir=.pytest_cache/algorithms"]
+    codes: list[int] = []
+    with contextlib.nullcontext() if arguments else _beside(apart, rest, env, codes):
         for prefix, command in checks:
-            _announce(command, prefix)
-            codes.append(subprocess.run([*prefix, *python, *command], cwd=ROOT, env=env).returncode)
-        if not arguments:
-            codes.append(beside.wait())
-            _announce(rest, apart)
-            said.seek(0)
-            shutil.copyfileobj(said, sys.stdout.buffer)
-            sys.stdout.flush()
+            _announce(prefix, command)
+            line = [*prefix, str(PYTHON), "-m", *command]
+            codes.append(subprocess.run(line, cwd=ROOT, env=env).returncode)
     return next((code for code in codes if code), 0)
 
 
-def _announce(command: list[str], prefix: list[str]) -> None:
+@contextlib.contextmanager
+def _beside(prefix: list[str], command: list[str], env: Environment, codes: list[int]) -> Iterator[None]:
+    """Runs meanwhile, behind everything else; what it says comes at the end, its exit code into `codes`."""
+    line = [*prefix, "nice", "-n", "19", str(PYTHON), "-m", *command]
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(line, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT) as process:
+            yield
+        codes.append(process.returncode)
+        _announce(prefix, command)
+        said.seek(0)
+        shutil.copyfileobj(said, sys.stdout.buffer)
+        sys.stdout.flush()
+
+
+def _announce(prefix: list[str], command: list[str]) -> None:
     where = " (in a network of its own)" if prefix else ""
     print(f"\n$ {shlex.join(command)}{where}", flush=True)
 

@@ -249,9 +249,8 @@ def test_a_bad_config_is_refused_by_name(values: dict[str, object], text: str) -
 def test_compiled_updates_have_the_losses_of_those_that_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(
-        "TORCHINDUCTOR_CACHE_DIR", str(tmp_path)
-    )  # Nothing compiled before counts, nothing is left.
+    # Nothing compiled before counts, and nothing is left.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     spec = dataclasses.replace(toy.SPEC, couplings=1, critic_layers=1)  # Compiling takes long.
     losses: dict[bool, list[float]] = {}
     for compiled in (False, True):
