@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 
@@ -9,6 +11,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """What made a test fail the first time is shown too."""
     if config.pluginmanager.hasplugin("rerunfailures"):
         config.option.rerun_show_tracebacks = True
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was collected stays: looking through it for garbage would stop the threads of tests that keep time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

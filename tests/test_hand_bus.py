@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -63,6 +64,25 @@ class Bench:
         self.driver.see(3)
         self.driver.until(lambda: self.driver.health.mode == HandHealth.MODE_ACTIVE, "active")
 
+    def ready(self) -> None:
+        """Whatever an earlier test left: the cable in, every joint free, and a hand without faults that is active."""
+        with self.bus.lock:
+            for motor in self.bus.motors.values():
+                motor.blocked_at = None
+        self.bus.plug()
+        hand = self.driver
+        if hand.process.poll() is not None:
+            hand.start()
+        hand.see(3)
+        for _ in range(10):
+            if hand.health.faults:
+                hand.ask("recover_hand", reason="the next test")
+            if hand.health.mode == HandHealth.MODE_INACTIVE:
+                hand.change(Transition.TRANSITION_ACTIVATE)
+            with contextlib.suppress(AssertionError):
+                return hand.until(lambda: hand.health.mode == HandHealth.MODE_ACTIVE, "active", 3.0)
+        raise AssertionError(f"no active hand: {hand.health}")
+
     @property
     def joints(self) -> np.ndarray:
         """Where the motors really are (J,) [rad]."""
@@ -71,7 +91,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("bench"))
     with driver_alone(load_hand(str(bench.hand)), hand=bench.hand, task='""') as driver:
         bench.driver = driver
@@ -79,8 +99,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench.bus.close()
 
 
+@pytest.fixture
+def bench(shared_bench: Bench) -> Bench:
+    """A hand that is active, also after a test that failed."""
+    shared_bench.ready()
+    return shared_bench
+
+
 def test_with_a_calibration_it_is_active_once_the_pose_is_compared(bench: Bench) -> None:
-    bench.active()
     # The first states are of a hand that is held, until it has stood still for long enough.
     assert len(bench.driver.states) >= 0.3 * 50
     assert bench.driver.descriptions[-1].calibration_hash != bench.driver.spec.digest()
@@ -91,7 +117,6 @@ def test_with_a_calibration_it_is_active_once_the_pose_is_compared(bench: Bench)
 
 def test_a_drawn_cable_is_a_fault_until_it_is_put_back_and_recovered(bench: Bench) -> None:
     hand = bench.driver
-    bench.active()
     first = len(hand.states)
     hand.send_trajectory(JOINTS, (2.0, [0.9, 0.9, 0.9]))
     hand.until(
@@ -118,7 +143,6 @@ def test_a_drawn_cable_is_a_fault_until_it_is_put_back_and_recovered(bench: Benc
 
 def test_a_driver_that_was_killed_takes_the_hand_up_as_it_is(bench: Bench) -> None:
     hand = bench.driver
-    bench.active()
     hand.move(JOINTS, [0.6, 0.2, 0.4])
     hand.see(10)
     before, pose = commands(hand.states[-1:])[0], bench.joints
@@ -136,7 +160,6 @@ def test_a_driver_that_was_killed_takes_the_hand_up_as_it_is(bench: Bench) -> No
 
 def test_a_pose_that_disagrees_with_the_calibration_is_not_moved(bench: Bench) -> None:
     hand = bench.driver
-    bench.active()
     motor = bench.bus.motors[1]
     motor.blocked_at = round((np.pi + 0.1) / TICK)
     hand.move(JOINTS, [0.0, 0.5, 0.0])

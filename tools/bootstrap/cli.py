@@ -153,8 +153,8 @@ def _test_command(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _beside(prefix: list[str], command: list[str], env: Environment, codes: list[int]) -> Iterator[None]:
-    """Runs meanwhile, behind everything else; what it says comes at the end, its exit code into `codes`."""
-    line = [*prefix, "nice", "-n", "19", str(PYTHON), "-m", *command]
+    """Runs meanwhile, when a core is idle; what it says comes at the end, its exit code into `codes`."""
+    line = [*prefix, "chrt", "--idle", "0", str(PYTHON), "-m", *command]
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(line, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT) as process:
             yield
