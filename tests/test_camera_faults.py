@@ -136,7 +136,7 @@ def graph(run: Path, video: Path, calibration: Path, **camera: Any) -> GraphDesc
     own: dict[str, dict[str, Any]] = {
         "camera_front": {**device, **camera},
         "perception": {"max_skew": 0.2},
-        "episode_manager": {"observers": 1, "recorders": 0},
+        "episode_manager": {"observers": 1, "recorders": 0, "policy": False},
     }
     nodes = tuple(
         dataclasses.replace(

@@ -21,7 +21,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
-from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, SuccessVerdict
+from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, PolicyManifest, SuccessVerdict
 
 from softflow_bringup.episodes import BagWatch, run_graph
 from softflow_bringup.graph import load_graph
@@ -387,12 +387,15 @@ def test_what_cannot_judge_is_refused_at_the_start(
 
 
 def test_bad_verdicts_are_refused_and_a_missing_one_ends_the_episode() -> None:
-    with parameters(task=TASK.id, reward=CLASSIFIER):
+    with parameters(task=TASK.id, reward=CLASSIFIER, policy=True):
         manager = EpisodeNode()
         assert manager.fault() == ""
         manager._started -= 2 * SILENCE
         assert "hand_health has not come for 5 s" in manager.fault()
         manager._on_health(HandHealth(mode=HandHealth.MODE_ACTIVE))
+        for state in (PolicyManifest.CANDIDATE, PolicyManifest.ACTIVE):
+            assert "active_policy has not come for 5 s" in manager.fault()
+            manager._on_policy(PolicyManifest(state=state))
         assert "the success node has said nothing for 5 s" in manager.fault()
         manager._on_verdict(SuccessVerdict())
         assert manager.fault() == ""

@@ -101,6 +101,14 @@ def test_arguments_reach_the_parameters_with_their_type() -> None:
     assert (learner["run"], learner["resume"], learner["seed"]) == ("runs/x", "", 7)
 
 
+@pytest.mark.parametrize("name", sorted(set(DOCUMENTED) - {"learner"}))
+def test_episodes_wait_for_the_weights_where_a_policy_plays(name: str) -> None:
+    graph = load_graph(name)
+    plays = "policy" in {node.name for node in graph.nodes}
+    assert graph.node("episode_manager").parameters.get("policy", False) == plays
+    assert plays == (name != "record_demos")
+
+
 @pytest.mark.parametrize("name", ["online_rl", "robot", "inference"])
 def test_a_human_may_take_the_hand_where_that_is_wanted(name: str) -> None:
     nodes = load_graph(name, {"teleop": "true"}).nodes

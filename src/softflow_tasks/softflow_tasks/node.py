@@ -20,6 +20,7 @@ from softflow_msgs.msg import (
     HandDescription,
     HandHealth,
     Observation,
+    PolicyManifest,
     RecordedEpisode,
     RewardLabel,
     SuccessVerdict,
@@ -71,6 +72,9 @@ class EpisodeParameters:
     progress: str = bounded(
         "", doc="file with the index of the next episode, for a restart in the same run; empty = none"
     )
+    policy: bool = bounded(
+        False, doc="no episode before a policy has said on `active_policy` what it acts by"
+    )
     observers: int = bounded(
         3, low=1, high=100, doc="subscribers of `observation` to wait for before the first reset"
     )
@@ -106,7 +110,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         path = Path(self.params.progress) if self.params.progress else None
         self._count = EpisodeCount(path, os.environ.get(RUN_ID, ""), self.params.first_index)
         self._labelled = 0
-        self._described = False
+        self._described = self._armed = False
         self._hand, self._cameras = HandWatch(), CameraWatch()
         self._retry = Retry(*RESET_PAUSES)
         self._reset_error = ""
@@ -123,6 +127,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
             self.create_subscription(SuccessVerdict, VERDICTS, self._on_verdict, stream())
         self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_subscription(DiagnosticArray, "camera_health", self._on_cameras, latched())
+        self.create_subscription(PolicyManifest, "active_policy", self._on_policy, latched(10))
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
         self.create_subscription(RecordedEpisode, "recorded_episode", self._on_recorded, latched())
         self._reset = ActionClient(self, ResetScene, "reset_scene")
@@ -138,7 +143,7 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
                 self.get_logger().error(reminder)
         if self.episode is None:
             well = self._hand.heard and not self._hand.why and not self._cameras.why
-            if well and now >= self._retry.due and self._is_recorded(now):
+            if well and self._has_weights() and now >= self._retry.due and self._is_recorded(now):
                 self._begin()
         elif why := self._stalled(self.episode, now):
             self.counters["stalled_episodes"] += 1
@@ -157,19 +162,22 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
 
     def fault(self) -> str:
         """Why no episode is played."""
-        down = self._hand.text() or self._cameras.text()
-        return down or self._unheard() or self._reset_error or self._unjudged()
+        return self._hand.text() or self._cameras.text() or self._reset_error or self._silent()
 
-    def _unheard(self) -> str:
-        if self._hand.heard or time.monotonic() - self._started <= SILENCE:
-            return ""
-        return f"hand_health has not come for {SILENCE:.0f} s: nobody knows whether the hand may be used"
+    def _silent(self) -> str:
+        """Who has not been heard of for too long."""
+        now, limit = time.monotonic(), f"{SILENCE:.0f} s"
+        late = now - self._started > SILENCE
+        if late and not self._hand.heard:
+            return f"hand_health has not come for {limit}: nobody knows whether the hand may be used"
+        if late and not self._has_weights():
+            return f"active_policy has not come for {limit}: the policy has no weights yet, its learner offers them"
+        if self.params.reward == CLASSIFIER and now - max(self._success_node, self._started) > SILENCE:
+            return f"the success node has said nothing for {limit}, or misses observations or pictures"
+        return ""
 
-    def _unjudged(self) -> str:
-        now = time.monotonic()
-        if self.params.reward == TASK or now - max(self._success_node, self._started) <= SILENCE:
-            return ""
-        return f"the success node has said nothing for {SILENCE:.0f} s, or does not hear observations and pictures"
+    def _has_weights(self) -> bool:
+        return self._armed or not self.params.policy
 
     def _begin(self) -> None:
         p = self.params
@@ -335,6 +343,9 @@ class EpisodeNode(SoftflowNode[EpisodeParameters]):
         if judged:
             self._label()
         self._end(EpisodeEvent.TRUNCATED if judged else EpisodeEvent.DISCARDED, why)
+
+    def _on_policy(self, message: PolicyManifest) -> None:
+        self._armed |= message.state == PolicyManifest.ACTIVE
 
     def _on_description(self, _: HandDescription) -> None:
         """A driver says once what it is: at the second time another one has come, which knows of no episode."""
