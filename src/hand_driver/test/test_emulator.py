@@ -116,6 +116,37 @@ def test_what_looks_like_a_header_inside_an_answer_is_stuffed(wire: Wire) -> Non
     assert dxl.PRESENT_POSITION.decode(data[6:]) == 2002 and error == 0 and set(answers) == {1, 2, 3}
 
 
+@pytest.mark.parametrize("late", [b"<", b"\x05\x04\x03", bytes(range(60, 70)), bytes(83)], ids=len)
+def test_a_late_answer_to_another_question_is_not_taken_for_this_one(wire: Wire, late: bytes) -> None:
+    emulated, bus = wire
+    emulated.late = late
+    assert bus.read(2, dxl.PRESENT_POSITION) == 2002
+    emulated.late = late * 2  # 2, 6, 20 and 166 bytes
+    data, _ = bus.sync_read([2, 3], 132, 4)[2]
+    assert dxl.PRESENT_POSITION.decode(data) == 2002
+    assert bus.read(2, dxl.PRESENT_POSITION) == 2002
+    emulated.late = late
+    assert bus.read(2, dxl.POSITION_P) == 800
+    emulated.late = late
+    with pytest.raises(OSError, match="no access"):
+        bus.write(2, dxl.PRESENT_POSITION, 3)
+    emulated.late = late * 2
+    assert bus.ping(2) == 1020
+
+
+def test_answers_that_come_late_are_gone_when_the_next_question_is_asked(wire: Wire) -> None:
+    """Two answers to one question, because it was asked again: the second is as long as what is asked next."""
+    emulated, bus = wire
+    emulated.motors[2].set("torque_enable", 1)
+    bus = dxl.Bus(str(emulated.link), 1_000_000, 0.1)
+    bus.open()
+    emulated.latency = 0.13
+    assert bus.read(2, dxl.TORQUE_ENABLE) == 1
+    emulated.latency = 0.0
+    assert bus.read(2, dxl.OPERATING_MODE) == 3
+    bus.close()
+
+
 @pytest.mark.parametrize(("chain", "heard"), [(True, {1}), (False, {1, 3})])
 def test_a_silent_motor_is_not_mistaken_for_its_neighbour(wire: Wire, chain: bool, heard: set[int]) -> None:
     emulated, bus = wire

@@ -26,6 +26,8 @@ ALERT = 0x80
 """Of a status packet's error byte: the motor reports a hardware error."""
 POLL = 0.0005
 """[s] that a read waits for bytes; the SDK itself would spin."""
+LENGTH, ERROR, LENGTH_OF_THE_REST = 5, 8, 4
+"""Of a status packet: where its length and its error byte are, and what counts besides parameters."""
 ATTEMPTS = 3
 """At what may be asked twice without harm."""
 WRITE_LIMIT = 0.1
@@ -112,6 +114,27 @@ class Port(PortHandler):
             raise OSError(f"{self.port_name}: {error}") from error
 
 
+class Handler(Protocol2PacketHandler):
+    """The SDK's takes any packet of a motor for its answer, and as much of it as was asked for.
+
+    An answer that is late has the length of an earlier question: read as a position it would be any position. What
+    has another length than `size` [parameters] is skipped, but for a motor's refusal, which has none.
+    """
+
+    size = 0
+
+    def rxPacket(self, port: Port, fast_option: bool) -> tuple[list[int], int]:  # noqa: N802
+        while True:
+            packet, result = super().rxPacket(port, fast_option)
+            if result != COMM_SUCCESS:
+                return packet, result
+            size = packet[LENGTH] + 256 * packet[LENGTH + 1] - LENGTH_OF_THE_REST
+            if size == self.size or (size == 0 and packet[ERROR] & ~ALERT):
+                return packet, result
+            if port.isPacketTimeout():
+                return [], int(COMM_RX_TIMEOUT)
+
+
 class SyncRead(GroupSyncRead):
     """Sorts answers by id: the SDK's own stops at the first motor that is silent, and mistakes its neighbour for it."""
 
@@ -135,7 +158,7 @@ class Bus:
     def __init__(self, name: str, baudrate: int, timeout: float) -> None:
         self._name, self._baudrate, self._timeout = name, baudrate, timeout
         self._port: Port | None = None
-        self._handler = Protocol2PacketHandler()
+        self._handler = Handler()
 
     def open(self) -> None:
         """Open the port, anew if it is open."""
@@ -156,10 +179,12 @@ class Bus:
             with contextlib.suppress(OSError):
                 port.closePort()
 
-    def _ready(self) -> Port:
+    def _ready(self, size: int) -> Port:
+        """The port, for a question whose answers have so many parameters."""
         if self._port is None:
             raise OSError(f"{self._name} is not open")
         self._port.is_using = False  # of a transfer that was cut off
+        self._handler.size = size
         return self._port
 
     def _check(self, motor: int, what: str, result: int, error: int) -> None:
@@ -171,21 +196,16 @@ class Bus:
 
     def ping(self, motor: int) -> int:
         """Model number."""
-        return int(self._ask(motor, "ping", ATTEMPTS, lambda port: self._handler.ping(port, motor)))
+        return int(self._ask(motor, "ping", 3, ATTEMPTS, lambda port: self._handler.ping(port, motor)))
 
     def read_block(self, motor: int, address: int, size: int, attempts: int = ATTEMPTS) -> bytes:
         """So many bytes of the control table."""
         what = f"read {size} at {address}"
-        data = self._ask(
-            motor,
-            what,
-            attempts,
-            lambda port: self._handler.readTxRx(port, motor, address, size),
-            lambda data: len(data) == size,
+        return bytes(
+            self._ask(
+                motor, what, size, attempts, lambda port: self._handler.readTxRx(port, motor, address, size)
+            )
         )
-        if len(data) != size:
-            raise OSError(f"motor {motor}: {what}: {len(data)} bytes came")
-        return bytes(data)
 
     def read(self, motor: int, register: Register) -> int:
         """One register."""
@@ -197,6 +217,7 @@ class Bus:
         self._ask(
             motor,
             f"write {value} to {address}",
+            0,
             ATTEMPTS,
             lambda port: (None, *self._handler.writeTxRx(port, motor, address, size, data)),
         )
@@ -205,26 +226,31 @@ class Bus:
         self,
         motor: int,
         what: str,
+        size: int,
         attempts: int,
         transfer: Callable[[Port], tuple[Any, int, int]],
-        fits: Callable[[Any], bool] = lambda answer: True,
     ) -> Any:
-        """The first of (answer, result, error), asked again when a packet is lost or answers an earlier question."""
-        for left in reversed(range(attempts)):
-            answer, result, error = transfer(self._ready())
-            if (result == COMM_SUCCESS and fits(answer)) or not left:
+        """The first of (answer of so many parameters, result, error), asked again when a packet is lost."""
+        asked = 0
+        while True:
+            answer, result, error = transfer(self._ready(size))
+            asked += 1
+            if result == COMM_SUCCESS or asked == attempts:
                 break
+        if asked > 1:
+            # An answer to each time it was asked may still come, and the next question may want one as long.
+            time.sleep(2 * (asked - 1) * self._timeout)
         self._check(motor, what, result, error)
         return answer
 
     def reboot(self, motor: int) -> None:
         """Restart a motor; it is silent for some tenths of a second, then without torque."""
-        result, error = self._handler.reboot(self._ready(), motor)
+        result, error = self._handler.reboot(self._ready(0), motor)
         self._check(motor, "reboot", result, error)
 
     def sync_read(self, motors: Iterable[int], address: int, size: int) -> dict[int, tuple[bytes, int]]:
         """Id -> bytes and error byte, of those that answered in time."""
-        group = SyncRead(self._ready(), self._handler, address, size)
+        group = SyncRead(self._ready(size), self._handler, address, size)
         for motor in motors:
             group.addParam(motor)
         group.txRxPacket()
@@ -232,7 +258,7 @@ class Bus:
 
     def sync_write(self, register: Register, values: dict[int, int]) -> None:
         """Id -> value. Motors do not acknowledge it."""
-        group = GroupSyncWrite(self._ready(), self._handler, register.address, register.size)
+        group = GroupSyncWrite(self._ready(0), self._handler, register.address, register.size)
         for motor, value in values.items():
             group.addParam(motor, register.encode(value))
         result: Any = group.txPacket()

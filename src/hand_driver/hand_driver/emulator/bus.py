@@ -33,7 +33,8 @@ class EmulatedBus:
     """Motors behind `link`, a path that stays the same when the cable is drawn and put back.
 
     Faults are attributes: `latency` [s] before each answer, `drop` and `corrupt`, the probabilities a byte of an
-    answer is lost or changed, `corrupt_next`, so many packets to the motors that arrive with a flipped bit.
+    answer is lost or changed, `corrupt_next`, so many packets to the motors that arrive with a flipped bit, `late`,
+    what a motor sends before its next answer: the parameters of an answer to an earlier question.
     """
 
     def __init__(self, motors: Iterable[EmulatedMotor], link: Path, seed: int = 0) -> None:
@@ -41,6 +42,7 @@ class EmulatedBus:
         self.link = link
         self.latency = self.drop = self.corrupt = 0.0
         self.corrupt_next = 0
+        self.late = b""
         self.chain = True
         """A motor answers a sync read after the one before it has; a silent one silences those after it."""
         self.instructions: dict[int, int] = {}
@@ -164,7 +166,11 @@ class EmulatedBus:
     def _send(self, motor: EmulatedMotor, code: int, data: bytes) -> None:
         if self.latency:
             time.sleep(self.latency)
-        packet = Packet(motor.id, STATUS, bytes([motor.status(code)]) + data).encode()
+        late, self.late = self.late, b""
+        answers = (late, data) if late else (data,)
+        packet = b"".join(
+            Packet(motor.id, STATUS, bytes([motor.status(code)]) + part).encode() for part in answers
+        )
         if self.drop or self.corrupt:
             packet = self._worn(packet)
         if self._master >= 0:
