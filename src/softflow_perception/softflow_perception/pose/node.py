@@ -24,11 +24,14 @@ from softflow_perception.camera.messages import from_camera, to_health
 from softflow_perception.camera_model import CameraModel
 from softflow_perception.fiducial import Corners, TagDetector, estimate
 from softflow_perception.pose.messages import to_object_state
+from softflow_perception.steps import Steps
 from softflow_perception.tracking import PoseFilter
 from softflow_tasks import cube_tags
 
 LATENCIES = 2000
 """Pictures over which the latency's percentiles are taken."""
+STATE_LIMIT = 0.5
+"""[s] that pictures wait for the hand state of their step."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class PoseParameters:
 
 
 class PoseNode(SoftflowNode[PoseParameters]):
-    """Waits for the pictures of one instant from all cameras; a newer instant ends the wait."""
+    """Waits for the pictures of one instant from all cameras; a newer instant ends the wait.
+
+    And for the hand's state of that instant, where it must be on its way: a picture may be faster.
+    """
 
     def __init__(self) -> None:
         super().__init__("pose", PoseParameters)
@@ -62,7 +68,8 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self._seen: dict[str, Corners] = {}
         self._stamp = 0
         self._now = 0
-        self._states: deque[tuple[int, str, int]] = deque(maxlen=100)
+        self._steps = Steps()
+        self._complete_at = 0.0
         self._episode = ""
         self._latencies: deque[float] = deque(maxlen=LATENCIES)
         self.pub = self.create_recorded_publisher(ObjectState, "object_seen")
@@ -88,6 +95,9 @@ class PoseNode(SoftflowNode[PoseParameters]):
             silent = self.watches[name].check(self._now) if name in self.watches and self._now else ""
             if silent:
                 self._bad(name, silent, certain=True)
+        if self._complete() and time.monotonic() - self._complete_at > STATE_LIMIT:
+            self.counters["instants_without_state"] += 1
+            self._finish()
         return 0.2
 
     def fault(self) -> str:
@@ -126,7 +136,9 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self._now = from_stamp(message.clock)
 
     def _on_hand(self, message: HandState) -> None:
-        self._states.append((from_stamp(message.header.stamp), message.episode_id, message.step))
+        self._steps.add(from_stamp(message.header.stamp), message.episode_id, message.step)
+        if self._complete() and not self._steps.awaited(self._stamp):
+            self._finish()
 
     def _on_info(self, name: str, message: CameraInfo) -> None:
         self._infos[name] = message
@@ -171,18 +183,23 @@ class PoseNode(SoftflowNode[PoseParameters]):
         if self.health[name].good():
             self._say_health()
         if stamp > self._stamp and self._seen:
-            self.counters["incomplete_instants"] += 1
+            self.counters["instants_without_state" if self._complete() else "incomplete_instants"] += 1
             self._finish()
         self._stamp = stamp
         self._seen[name] = self.detector.detect(grey)
-        if len(self._seen) == len(self.names):
-            self._finish()
+        if self._complete():
+            self._complete_at = time.monotonic()
+            if not self._steps.awaited(stamp):
+                self._finish()
         self._latencies.append(time.perf_counter() - started)
+
+    def _complete(self) -> bool:
+        return len(self._seen) == len(self.names)
 
     def _finish(self) -> None:
         """One instant: fit, filter, say."""
         seen, self._seen = self._seen, {}
-        episode, step = self._at(self._stamp)
+        episode, step = self._steps.at(self._stamp)
         if episode != self._episode:
             # The scene was set up anew.
             self.filter.reset()
@@ -206,13 +223,6 @@ class PoseNode(SoftflowNode[PoseParameters]):
                 round(1e6 * p50),
                 round(1e6 * p99),
             )
-
-    def _at(self, stamp: int) -> tuple[str, int]:
-        """Episode and step of the newest state that is not younger than a picture."""
-        for when, episode, step in reversed(self._states):
-            if when <= stamp:
-                return episode, step
-        return "", 0
 
 
 def main() -> None:
