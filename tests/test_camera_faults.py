@@ -162,6 +162,7 @@ def test_each_fault_of_a_device_pauses_learning_until_it_is_over(
     film = part(good, 12.0) + [good[0]] * 45 + part(good, 6.0) + part(swapped, 1.5) + part(good, 6.0)
     video = tmp_path / "video.avi"
     write_video(video, film, RATE)
+    write_video(tmp_path / "long.avi", part(good, 60.0), RATE)  # It must not end before the test does.
     with Supervisor(graph(tmp_path / "run", video, calibration), log_directory=tmp_path / "log"):
         watcher.wait(lambda: watcher.ended("frozen"), "frozen")
         watcher.wait(watcher.runs, "the next begins")
@@ -176,7 +177,7 @@ def test_each_fault_of_a_device_pauses_learning_until_it_is_over(
         (tmp_path / "small.avi").replace(video)
         watcher.wait(lambda: watcher.said("episode_manager", "gives 320x240"), "another size")
         assert len(watcher.events) == begun and not watcher.runs(), "no episode without a camera"
-        write_video(video, part(good, 20.0), RATE)
+        (tmp_path / "long.avi").replace(video)
         watcher.wait(watcher.runs, "the next begins")
         watcher.wait(
             lambda: watcher.diagnostics["/hand0/episode_manager"].level == DiagnosticStatus.OK, "all is well"
