@@ -238,7 +238,7 @@ class Bus:
             if result == COMM_SUCCESS or asked == attempts:
                 break
         if asked > 1 and result == COMM_SUCCESS:
-            # An answer to each time it was asked may still come, and the next question may want one as long.
+            # A late answer to each time it was asked may still come, and the next question may want one as long.
             time.sleep(2 * (asked - 1) * self._timeout)
         self._check(motor, what, result, error)
         return answer
