@@ -285,6 +285,37 @@ def labels_of(bags: Path, episode_id: str) -> list[Label]:
         return []  # not closed yet
 
 
+def test_the_keyboard_takes_no_hand_that_has_not_said_where_it_is(human: Human, tmp_path: Path) -> None:
+    asked = []
+
+    def take(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        asked.append(request.data)
+        response.success = True
+        return response
+
+    human.node.create_service(SetBool, "/hand0/teleop/take", take)
+    ours, theirs = pty.openpty()
+    shown = tmp_path / "shown"
+    with shown.open("wb") as out:
+        command = [sys.executable, "-m", "softflow_bringup.cli", "teleop"]
+        keyboard = subprocess.Popen(command, stdin=theirs, stdout=out, stderr=subprocess.STDOUT)
+
+    def refused() -> bool:
+        os.write(ours, b"t")
+        human.spin(0.5)
+        return "take: the hand has not said yet what and where it is" in shown.read_text()
+
+    try:
+        assert until(refused, 60.0, lambda _: None), shown.read_text()
+        human.spin(1.0)
+        assert not asked
+    finally:
+        keyboard.kill()
+        keyboard.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_the_keys_of_a_terminal_move_judge_and_stop_the_hand(human: Human, tmp_path: Path) -> None:
     arguments = {"source": "teleop", "speed": "1", "lock_step": "true", "run": tmp_path / "run"}
     ours, theirs = pty.openpty()

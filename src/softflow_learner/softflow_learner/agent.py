@@ -167,8 +167,8 @@ class Agent:
         With `target_best_of` the largest of as many samples.
         """
         best_of = self.config.target_best_of
-        states = states.repeat_interleave(best_of, dim=0) if best_of > 1 else states
-        chunks, log_prob, values = self._run(self._target_sample, states, self._noise(len(states)))
+        noise = self._noise(best_of * len(states))
+        chunks, log_prob, values = self._run(self._target_sample, states, noise)
         values = losses.aggregate(self._subset(values), self.config.aggregate)
         values = values.view(-1, best_of).amax(1) if best_of > 1 else values
         if self.config.regulariser != "target" or self.reference is None:
@@ -177,8 +177,12 @@ class Agent:
         return losses.penalised(values, kl, self.config.target_penalty)
 
     def _target_sample(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x' (B, h, A), its log density (B,), Qbar_j of it clipped (E, B)."""
-        chunks, log_prob = self.actor.sample(states, noise)
+        """x' (N, h, A), its log density (N,), Qbar_j of it clipped (E, N): N / B samples of each state (B, S)."""
+        samples = len(noise) // len(states)
+        # A state is encoded once, however many samples it has.
+        code = tuple(each.repeat_interleave(samples, dim=0) for each in self.actor.encode(states))
+        chunks, log_prob = self.actor.sample_given(code, noise)
+        states = states.repeat_interleave(samples, dim=0)
         return chunks, log_prob, self.target_critic(states, chunks.clamp(-1.0, 1.0))
 
     def _subset(self, values: Tensor) -> Tensor:

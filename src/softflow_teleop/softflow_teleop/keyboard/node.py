@@ -110,7 +110,11 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
             self._ask(self._estop, EStop.Request(reason="a human, by the keyboard"), "EMERGENCY STOP")
             self.jog = None
         elif command is Command.TAKE:
-            self._ask(self._take, SetBool.Request(data=True), "take")
+            # Who took it without knowing where it is would have nothing to say, and lose it by silence.
+            if self.limits is None or self._state is None:
+                self._say("take: the hand has not said yet what and where it is")
+            else:
+                self._ask(self._take, SetBool.Request(data=True), "take")
         elif command is Command.GIVE:
             self.jog = None
             self._ask(self._take, SetBool.Request(data=False), "give back")
