@@ -23,7 +23,9 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.bmm(x, self.weight) + self.bias
+        # Not baddbmm(): that copies the bias to every row first, where compiled code adds it on the way.
+        out = torch.bmm(x, self.weight)
+        return out + self.bias.to(out.dtype)
 
 
 class EnsembleHead(nn.Module):
