@@ -10,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 from .environment import ros_is_sourced
+from .paths import ROOT
 from .steps import SetupError
 
 EXIT_MISSING = 2
@@ -40,6 +41,9 @@ def missing_tools() -> list[tuple[str, str]]:
 
 def require_tools() -> None:
     """Raise `SetupError` (exit code 2) unless everything that setup needs is there."""
+    if any(letter.isspace() for letter in str(ROOT)):
+        # The first line of a node's script names its interpreter, and the kernel ends the name at a space.
+        raise SetupError(f"the folder is {str(ROOT)!r}, must be a path without white space", EXIT_MISSING)
     if not ros_is_sourced() and (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise SetupError(
             "ROS 2 wheels exist for Linux on x86_64 only, "

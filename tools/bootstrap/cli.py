@@ -40,6 +40,7 @@ ELSEWHERE = {
     "teleop": "take the hand by the keys of this terminal",
     "key": "make the key that robots and learner share; keystore: keys of DDS-Security",
     "bags": "list, show, check, repair, label, export and import bags",
+    "classifier": "success from pictures: train it, let it judge bags",
     "camera": "calibrate a camera: board to print, intrinsics, place",
 }
 
@@ -109,7 +110,7 @@ def _run_stale(planned: list[Step], run: Runner) -> None:
 def help_text() -> str:
     """Every command, one line each."""
     lines = ["usage: ./softflow COMMAND [ARGUMENTS]", ""]
-    lines += [f"  {name:8} {text}" for name, text in {**ELSEWHERE, **HERE}.items()]
+    lines += [f"  {name:10} {text}" for name, text in {**ELSEWHERE, **HERE}.items()]
     lines += ["", "`./softflow COMMAND --help` tells more. Choices and defaults live in config/*.yaml."]
     return "\n".join(lines)
 

@@ -91,11 +91,20 @@ def run_environment() -> Environment:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds_robot.xml"),
-        "ROS_LOG_DIR": str(LOG / "ros"),
         "MUJOCO_GL": "egl",
         "PYTHONUNBUFFERED": "1",
     }
+    if _writable(LOG / "ros"):  # else ROS's own default, in the user's home
+        defaults["ROS_LOG_DIR"] = str(LOG / "ros")
     for name, value in defaults.items():
         env.setdefault(name, value)
-    Path(env["ROS_LOG_DIR"]).mkdir(parents=True, exist_ok=True)
     return env
+
+
+def _writable(folder: Path) -> bool:
+    """Whether this user can put files there; another one may have set the tree up."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -154,8 +154,15 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def exclusive() -> Iterator[Runner]:
-    """Hold the setup lock, with a log file open; SIGTERM behaves like Ctrl-C inside."""
-    descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold the setup lock, with a log file open; SIGTERM behaves like Ctrl-C inside.
+
+    Raises `SetupError` in a tree that this user cannot write.
+    """
+    try:
+        descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        owner = "its owner has to run this command once"
+        raise SetupError(f"cannot set up {ROOT}: {LOCK_FILE.name}: {error.strerror}; {owner}") from error
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         try:

@@ -18,6 +18,8 @@ _BUILD_INCLUDE = re.compile(r"/opt/python/cp3\d+-cp3\d+/include/python3\.\d+")
 _BUILD_PURELIB = re.compile(r"/opt/python/cp3\d+-cp3\d+/lib/python3\.\d+/site-packages")
 # With a sourced ROS these stay the distribution's: its message packages are compiled against them.
 _DISTRIBUTION_OWN = ("numpy", "PyYAML", "pytest", "setuptools")
+# Their metadata ask for numpy 2; built against it, they run with the distribution's numpy 1 as well.
+_ASKS_TOO_MUCH = ("opencv-python-headless",)
 
 
 def pip(run: Runner, *arguments: str) -> None:
@@ -165,13 +167,14 @@ def _distribution_versions(names: Iterable[str]) -> dict[str, str]:
 
 def _install_beside_distribution(run: Runner) -> None:
     own = _distribution_versions(_DISTRIBUTION_OWN)
-    wanted = []
+    wanted, alone = [], []
     for name in ("softflow.txt", "dev.txt"):
         for line in (REQUIREMENTS / name).read_text().splitlines():
             package = re.split(r"[=<>;\s]", line, maxsplit=1)[0]
             if package and not package.startswith("#") and package not in own:
-                wanted.append(line)
+                (alone if package in _ASKS_TOO_MUCH else wanted).append(line)
     requirements, constraints = VENV / "requirements.txt", VENV / "constraints.txt"
     requirements.write_text("\n".join(wanted) + "\n")
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in own.items()))
     pip(run, "-r", str(requirements), "-c", str(constraints))
+    pip(run, "--no-deps", *alone)
