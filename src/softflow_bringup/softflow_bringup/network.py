@@ -10,6 +10,8 @@ from typing import Any
 from softflow_bringup.values import GraphError
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+"""Variable that names the middleware's profile."""
 TRANSPORTS = {"udp": "fastdds_udp.xml"}
 """Profiles that replace the one in force; `auto` leaves it."""
 
@@ -39,7 +41,7 @@ def network_environment(where: str, values: Mapping[str, Any], configuration: Pa
         environment["ROS_DISCOVERY_SERVER"] = server
     profile = TRANSPORTS.get(values.get("transport", "auto"))
     if profile:
-        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(configuration / profile)
+        environment[PROFILE] = str(configuration / profile)
         # Within LOCALHOST the middleware puts its own transports, shared memory among them, in place of the profile's.
         environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SUBNET"
     return environment

@@ -19,7 +19,14 @@ from launch.events import Shutdown
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
-from softflow_bringup.graph import ArgumentDescription, NodeDescription, load_arguments, load_graph
+from softflow_bringup.graph import (
+    ArgumentDescription,
+    NodeDescription,
+    config_directory,
+    load_arguments,
+    load_graph,
+)
+from softflow_bringup.network import PROFILE
 from softflow_bringup.parameters import write_parameter_file
 from softflow_bringup.respawn import Fate, RespawnPolicy
 from softflow_bringup.supervisor import RUN_ID
@@ -41,8 +48,11 @@ def to_launch_description(graph_name: str | Path) -> LaunchDescription:
         graph = load_graph(graph_name, _given_values(arguments, context))
         directory = TemporaryDirectory(prefix="softflow_")
         awaited = {node.label for node in graph.nodes if node.ends_graph}
-        run_id = SetEnvironmentVariable(RUN_ID, uuid.uuid4().hex)
-        return [run_id, *(to_node(node, directory, awaited) for node in graph.nodes)]
+        variables = {RUN_ID: uuid.uuid4().hex}
+        if PROFILE not in context.environment:  # as `./softflow` has it; a user's own stays
+            variables[PROFILE] = str(config_directory() / "fastdds_robot.xml")
+        actions = (SetEnvironmentVariable(name, value) for name, value in variables.items())
+        return [*actions, *(to_node(node, directory, awaited) for node in graph.nodes)]
 
     declared = [_declare(argument) for argument in arguments]
     return LaunchDescription([*declared, OpaqueFunction(function=make_nodes)])

@@ -17,6 +17,7 @@ pytest.importorskip("launch_ros")
 
 from launch_ros.actions import Node  # noqa: E402
 
+from softflow_bringup.network import PROFILE  # noqa: E402
 from softflow_bringup.ros_launch import RequiredNodeGoneError, _on_exit, to_launch_description  # noqa: E402
 
 
@@ -132,3 +133,12 @@ def test_there_is_a_launch_file_for_every_graph_with_its_arguments(name: str) ->
     spec.loader.exec_module(module)
     declared = module.generate_launch_description().get_launch_arguments()
     assert [argument.name for argument in declared] == [argument.name for argument in load_arguments(name)]
+
+
+@pytest.mark.parametrize("own", ["", "/of/the/user.xml"])
+def test_nodes_get_the_profile_of_the_middleware(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROFILE, own)
+    if not own:
+        monkeypatch.delenv(PROFILE)
+    _, context = launched_nodes(to_launch_description("robot"), {})[0]
+    assert context.environment[PROFILE] == (own or str(config_directory() / "fastdds_robot.xml"))
