@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from softflow_bringup.graph import load_graph
+from softflow_bringup.graph import load_arguments, load_graph
 from softflow_bringup.supervisor import Supervisor
+from softflow_node.files import write_atomically
 from softflow_recorder.bag import BagError, Summary, episode_bags, read_summary
 
 POLL = 0.5
 """[s] between two looks at the bags."""
 ATTEMPTS = 3
 """At recording an episode completely."""
+FILES = ("weights", "classifier")
+"""Arguments whose file makes the episodes, not its name."""
+MAY_DIFFER = ("speed", "run", "episodes", "first_index")
+"""Arguments that change no episode."""
 
 
 class GraphFailedError(RuntimeError):
@@ -77,6 +85,45 @@ def gaps(done: Collection[int], count: int) -> list[tuple[int, int]]:
     return found
 
 
+def whole_episodes(text: str) -> int:
+    """The type of an option `--episodes`."""
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"is {text!r}, must be a whole number of at least 1")
+    return int(text)
+
+
+def check_same_arguments(name: str, arguments: Mapping[str, Any], run: Path, begun: bool) -> None:
+    """Episodes of a run directory belong together: RUN/arguments.json keeps what made them.
+
+    Raises:
+        ValueError: the run has `begun` with other arguments, or its file is damaged.
+        OSError: a file cannot be read or written.
+    """
+    path = run / "arguments.json"
+    defaults = {argument.name: argument.default for argument in load_arguments(name)}
+    wanted = {"graph": name}
+    for key, value in sorted({**defaults, **arguments}.items()):
+        if key not in MAY_DIFFER:
+            wanted[key] = _identity(key, value)
+    if begun and path.exists():
+        try:
+            found = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: damaged: {error}; choose another --run") from error
+        for key, value in wanted.items():
+            if found.get(key, value) != value:
+                raise ValueError(
+                    f"{run}: its episodes have {key} {found[key]!r}, not {value!r}; choose another --run"
+                )
+    write_atomically(path, json.dumps(wanted, indent=1).encode())
+
+
+def _identity(key: str, value: Any) -> str:
+    if key in FILES and str(value):
+        return "sha256 " + hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def run_episodes(
     name: str,
     arguments: Mapping[str, Any],
@@ -91,8 +138,10 @@ def run_episodes(
 
     Raises:
         GraphFailedError: a required node has gone, or episodes stay incomplete.
+        ValueError, OSError: see `check_same_arguments`.
     """
     watch = BagWatch(run / "bags")
+    check_same_arguments(name, arguments, run, begun=bool(watch.summaries()))
 
     def keep_on() -> bool:
         on_progress(watch.summaries())

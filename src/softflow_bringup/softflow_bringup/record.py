@@ -12,7 +12,7 @@ from typing import Any
 
 from softflow_bringup.cameras import add_pictures
 from softflow_bringup.domain import private_domain
-from softflow_bringup.episodes import GraphFailedError, run_episodes
+from softflow_bringup.episodes import GraphFailedError, run_episodes, whole_episodes
 from softflow_bringup.values import GraphError
 from softflow_experiments.statistics import bootstrap
 from softflow_recorder.bag import Summary
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--run", type=Path, default=Path("runs/demos"), help="directory; an interrupted one goes on"
     )
-    parser.add_argument("--episodes", type=int, default=60)
+    parser.add_argument("--episodes", type=whole_episodes, default=60)
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--source", choices=("teacher", "teleop"), default="teacher", help="who shows how")
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
             summaries = run_episodes(
                 "record_demos", arguments, options.run, options.episodes, show, time.sleep
             )
-    except (GraphFailedError, GraphError, ValueError) as error:
+    except (GraphFailedError, GraphError, ValueError, OSError) as error:
         print(f"softflow record: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
