@@ -167,7 +167,8 @@ def _distribution_versions(names: Iterable[str]) -> dict[str, str]:
 
 def _install_beside_distribution(run: Runner) -> None:
     own = _distribution_versions(_DISTRIBUTION_OWN)
-    wanted, alone = [], []
+    wanted: list[str] = []
+    alone: list[str] = []
     for name in ("softflow.txt", "dev.txt"):
         for line in (REQUIREMENTS / name).read_text().splitlines():
             package = re.split(r"[=<>;\s]", line, maxsplit=1)[0]

@@ -49,9 +49,9 @@ from softflow_sim.dynamics_env import DynamicCubeEnv
 Results = dict[str, Any]
 """JSON."""
 EVALUATION_SEED = 900_000_000
-DAGGER_SEED = 100_000_000
-ROBOT_SEED = 200_000_000
-"""First start states of evaluations, of DAgger rounds and on the shifted hand; times 1000 runs."""
+DAGGER_SEED, MAX_ROUNDS = 100_000_000, 6
+ROBOT_SEED = 800_000_000
+"""First start states of evaluations, of each DAgger round (times its number) and on the shifted hand."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class DistillConfig(Validated):
 
     teacher_episodes: int = bounded(60, low=1, high=10**5)
     imitation_updates: int = bounded(3000, low=0, high=10**7, doc="on the teacher's episodes")
-    rounds: int = bounded(3, low=0, high=100, doc="of DAgger")
+    rounds: int = bounded(3, low=0, high=MAX_ROUNDS, doc="of DAgger")
     round_episodes: int = bounded(20, low=1, high=10**5, doc="of the student, each round")
     round_updates: int = bounded(1500, low=0, high=10**7, doc="on all labels so far, after each round")
     # Round i mixes in the teacher's chunks with probability mixture^i, i = 1, 2, ...
@@ -74,7 +74,7 @@ class DistillConfig(Validated):
 
 
 SETTINGS = {"update_to_data": 2.5, "beta_final": 0.25}
-"""Of the learner: the cube's in the comparison of methods (`tasks.py`)."""
+"""Of the learner: the pace of the cube's in the comparison of methods (`tasks.py`), the rest as by default."""
 
 
 class InterruptedDistillationError(RuntimeError):

@@ -39,7 +39,9 @@ METHODS: dict[str, Method] = {
     "reverse_kl": Method(
         "exact KL to the imitated policy instead of the data's likelihood", {"regulariser": "reverse_kl"}
     ),
-    "target_penalty": Method("that KL as a penalty in the critic's targets", {"regulariser": "target"}),
+    "target_penalty": Method(
+        "that KL, and the same as a penalty in the critic's targets", {"regulariser": "target"}
+    ),
     "best_of_1": Method("acts by a single sample; the critic does not choose", {"best_of": 1}),
     "bc": Method(
         "imitation only",

@@ -97,21 +97,32 @@ def figure(found: Sequence[dict[str, Any]], stage: str, metric: str) -> str:
     return str(estimate(found, stage, metric)) if known else "-"
 
 
+MIN_SEEDS = 3
+"""Fewer say next to nothing of how seeds differ: the interval of one seed tells of its episodes only."""
+
+
+def position(full: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]], stage: str, metric: str) -> str:
+    """Where a method's interval lies beside the full method's, if it can be told.
+
+    An interval without width comes from episodes that are all alike, as when all succeed: how far it would reach with
+    more of them is not known.
+    """
+    ours, theirs = estimate(full, stage, metric), estimate(other, stage, metric)
+    if min(len(full), len(other)) < MIN_SEEDS or ours.low == ours.high or theirs.low == theirs.high:
+        return "no verdict"
+    return "below" if theirs.high < ours.low else "above" if theirs.low > ours.high else "overlapping"
+
+
 def compared(task: BenchTask, results: Results) -> list[str]:
     """Which methods' intervals lie apart from the full method's, half-way, at the end and deployed."""
     lines = []
     stages = {"half": "half-way through online RL", "online": "at the end", "deployed": "deployed"}
     for stage, when in stages.items():
-        apart: dict[str, list[str]] = {"below": [], "above": [], "overlapping": []}
+        apart: dict[str, list[str]] = {"below": [], "above": [], "overlapping": [], "no verdict": []}
         for name, found in results.items():
             known = all(stage in r["stages"] for r in [*found, *results.get("softflow", [])])
             if name != "softflow" and "softflow" in results and known:
-                full = estimate(results["softflow"], stage, task.metric)
-                other = estimate(found, stage, task.metric)
-                where = (
-                    "below" if other.high < full.low else "above" if other.low > full.high else "overlapping"
-                )
-                apart[where].append(name)
+                apart[position(results["softflow"], found, stage, task.metric)].append(name)
         said = [f"{where}: {', '.join(names)}" for where, names in apart.items() if names]
         lines += [f"Intervals beside that of `softflow` {when}: " + "; ".join(said) + "."] if said else []
     return lines
@@ -133,7 +144,9 @@ def provenance(results: Results) -> str:
         f"`{command}`, {values('date')}, on {values('machine')}, one thread a cell; "
         f"{versions or 'versions not noted'}; {' or '.join(map(str, episodes))} episodes a seed after each stage, "
         f"on the same start states, deployed at temperature {DEPLOYED_TEMPERATURE}, else at 1; "
-        f"{sum(r['skipped'] for r in found)} skipped updates. Brackets: 95 %, seeds resampled, then episodes."
+        f"{sum(r['skipped'] for r in found)} skipped updates. Brackets: bootstrap, 95 % of it, seeds resampled, "
+        f"then episodes; of one seed they tell of its episodes only, of {MIN_SEEDS} they are somewhat narrow. "
+        f"No verdict: fewer than {MIN_SEEDS} seeds, or episodes that are all alike."
     )
 
 

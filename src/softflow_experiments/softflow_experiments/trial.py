@@ -55,7 +55,7 @@ class Cell:
     robot_minutes: float | None = None
     """[min] online; None = the task's."""
     evaluation_episodes: int = 20
-    """After the last stage; half as many after each earlier one."""
+    """After each stage, on the same start states."""
     settings: tuple[tuple[str, Any], ...] = ()
     """On top of the task's; the method's hold nevertheless."""
 

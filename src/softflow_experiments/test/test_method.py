@@ -104,6 +104,24 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_few_seeds_and_episodes_that_are_all_alike_are_no_verdict() -> None:
+    def found(seeds: int, value: float, alike: bool = False) -> list[dict[str, Any]]:
+        made = [result("bc", seed, value) for seed in range(seeds)]
+        if alike:
+            for each in made:
+                each["stages"] = dict.fromkeys(STAGES, [{"rotations_per_minute": value}] * 4)
+        return made
+
+    def told(*pair: list[dict[str, Any]]) -> str:
+        return report.position(*pair, "online", "rotations_per_minute")
+
+    assert told(found(3, 10.0), found(3, 1.0)) == "below"
+    assert told(found(3, 1.0), found(3, 10.0)) == "above"
+    assert told(found(3, 1.0), found(3, 1.01)) == "overlapping"
+    assert told(found(3, 10.0), found(2, 1.0)) == told(found(1, 10.0), found(3, 1.0)) == "no verdict"
+    assert told(found(3, 1.0, alike=True), found(3, 0.5)) == "no verdict"
+
+
 def test_report_goes_between_the_markers(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = results / "benchmarks.md"
     document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")

@@ -81,7 +81,8 @@ class Config(Validated):
     # -- Stage 3, offline RL
     offline_updates: int = bounded(1000, low=0, high=10**8, unit="updates")
     # What keeps the policy near the data: data_nll, likelihood of the data's chunks (METHOD.md's reading A);
-    # reverse_kl, exact KL to the policy at the start of this stage (B); target, that KL as a penalty inside y (C).
+    # reverse_kl, exact KL to the policy at the start of this stage (B); target, that KL and the same as a penalty
+    # inside y (C, as BRAC has both).
     regulariser: str = bounded("data_nll", choices=("data_nll", "reverse_kl", "target", "none"))
     # Weight of the regulariser, per dimension, against a Q normalised to 1. Below about 1 the offline stage leaves the
     # data and drops the cube; above about 4 it hardly moves.

@@ -60,15 +60,17 @@ def run_warmup(agent: Agent, replay: Replay, progress: Progress, stop: Stop = ne
     return gate.report()
 
 
-def run_offline(agent: Agent, replay: Replay, progress: Progress, stop: Stop = never) -> int:
-    """Stage 3: a critic and an actor update each time. Returns the number of rounds done."""
+def run_offline(
+    agent: Agent, replay: Replay, progress: Progress, stop: Stop = never, *, updates: int | None = None
+) -> int:
+    """Stage 3: a critic and an actor update each time, `offline_updates` times if not told. Returns the rounds done."""
     agent.beta_scale = 1.0  # An online stage before this one has annealed it.
 
     def update() -> Scalars:
         batch = _sample(agent, replay, failures=True)
         return agent.critic_update(batch) | agent.actor_update(_without_failures(agent, replay, batch))
 
-    return _loop(update, agent.config.offline_updates, progress, stop)
+    return _loop(update, agent.config.offline_updates if updates is None else updates, progress, stop)
 
 
 class OnlineLearning:
@@ -167,7 +169,7 @@ def unexplained(td_loss: float, values: np.ndarray) -> float:
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation of two vectors (N,), ties broken by order; 0 if one is constant."""
+    """Rank correlation of two vectors (N,), ties sharing their mean rank; 0 if one is constant."""
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
@@ -179,7 +181,9 @@ def annealed(final: float, progress: float) -> float:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(counts) - 0.5 * (counts - 1))[inverse]
+    return ranks
 
 
 def _sample(agent: Agent, replay: Replay, fraction: float = 1.0, *, failures: bool = False) -> Batch:

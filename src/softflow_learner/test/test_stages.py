@@ -204,3 +204,16 @@ def test_spearman() -> None:
     assert spearman(a, np.exp(a)) == pytest.approx(1.0)
     assert spearman(a, -a) == pytest.approx(-1.0)
     assert spearman(a, np.ones(4)) == 0.0
+    # Of ties each has their mean rank, in whatever order they come: here 1.5, 1.5, 3.5, 3.5 against 1 to 4.
+    for ties in ([0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 7.0, 7.0]):
+        assert spearman(np.array(ties), np.arange(4.0)) == pytest.approx(2.0 / np.sqrt(5.0))
+    order = np.array([3, 1, 0, 2])
+    assert spearman(np.array([0.0, 1.0, 0.0, 1.0]), np.array([1.0, 4.0, 2.0, 3.0])) == pytest.approx(
+        spearman(np.array([0.0, 1.0, 0.0, 1.0])[order], np.array([1.0, 4.0, 2.0, 3.0])[order])
+    )
+
+
+def test_offline_rl_makes_as_many_updates_as_it_is_told() -> None:
+    agent, seen = toy.agent(offline_updates=0), Recorder()
+    assert run_offline(agent, toy.replay(), seen, updates=3) == 3
+    assert run_offline(agent, toy.replay(), seen) == 0

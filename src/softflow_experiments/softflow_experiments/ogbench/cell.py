@@ -183,13 +183,11 @@ class CellRun:
 
     def _block(self, updates: int) -> int:
         """So many rounds of critic and actor; returns how many `stop` allowed."""
-        done = 0
 
         def progress(count: int, total: int, scalars: Scalars) -> None:
-            nonlocal done
-            done, self._scalars = count, scalars
+            self._scalars = scalars
 
-        return stages.run_offline(self.agent, self.replay, progress, lambda: done >= updates or self.stop())
+        return stages.run_offline(self.agent, self.replay, progress, self.stop, updates=updates)
 
     def _online(self) -> None:
         """Alternates the updates that are due and an episode."""
