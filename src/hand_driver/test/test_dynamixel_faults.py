@@ -191,6 +191,30 @@ def test_overheating_derates_then_relaxes(bench: Bench) -> None:
     bench.check()
 
 
+def relaxed(bench: Bench) -> list[int]:
+    """Motor 1 is hot; what the current limits are now, and are to stay."""
+    moving(bench)
+    with bench.bus.lock:
+        bench.motors[0].thermal.value = bench.motors[0].thermal.ambient = 75.0
+    assert bench.until(faulty, periods=10).decision.mode is Mode.RELAX
+    bench.step()
+    with bench.bus.lock:
+        limits = [m.get("goal_current") for m in bench.motors]
+    assert max(limits) <= 600 * bench.spec.safety.relax_stiffness
+    return limits
+
+
+def test_a_relaxed_hand_that_is_connected_anew_is_relaxed_again(bench: Bench) -> None:
+    limits = relaxed(bench)
+    bench.driver.stand("not configured")
+    bench.driver.close()
+    bench.driver.start(time.monotonic())
+    bench.driver.stand("inactive")
+    assert bench.step().decision.mode is Mode.RELAX
+    with bench.bus.lock:
+        assert [m.get("goal_current") for m in bench.motors] == limits
+
+
 def test_a_motor_that_presses_too_long_is_relaxed(bench: Bench) -> None:
     moving(bench)
     with bench.bus.lock:

@@ -188,5 +188,15 @@ def test_it_can_be_connected_again(ours: OrcaBackend) -> None:
     np.testing.assert_allclose(ours.read().position, before, atol=1e-6)
 
 
+def test_the_current_limit_is_set_again_after_another_tool(ours: OrcaBackend, theirs: MockOrcaHand) -> None:
+    ours.connect()
+    ours.disconnect()
+    theirs.connect(interactive=False)
+    theirs.set_max_current(100)
+    theirs.disconnect()
+    ours.connect()
+    np.testing.assert_allclose(theirs.get_motor_state().current, 450.0, atol=2.0)
+
+
 def test_it_is_the_class_of_the_package() -> None:
     assert issubclass(MockOrcaHand, OrcaHand)

@@ -86,6 +86,8 @@ class DynamixelHand:
                 f"{self._spec.name}: {len(absent)} of {len(self._motors)} motors absent: {absent[0]}"
             )
         self._reports.clear()
+        # Disconnecting, another process or a restart may have set other limits meanwhile.
+        self._stiffness[:] = -1.0
         for index, motor in enumerate(self._motors):
             self._take(index, motor)
         self._clock = time.monotonic()

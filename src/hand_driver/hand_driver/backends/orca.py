@@ -94,6 +94,7 @@ class OrcaBackend:
             raise OSError(f"{self._spec.name}: no motor answers for {absent}")
         self._hand.init_joints(move_to_neutral=False)
         self._map_motors()
+        self._current_limit[:] = np.nan  # orca-core has set its own
         self._stiffen(np.ones(len(self._order)))
 
     def _map_motors(self) -> None:
