@@ -390,7 +390,8 @@ class Driver:
             # A joint that had lost its torque is held where it is now; the others keep what they were told.
             self.safety.rebase(limp, self.reading.position)
             self._mute, self._limp = False, np.zeros_like(limp)
-            self.hand.command(self.safety.command, np.full(limp.shape, self.spec.safety.relax_stiffness))
+            stiffness = np.minimum(self.at.stiffness, self.spec.safety.relax_stiffness)
+            self.hand.command(self.safety.command, stiffness)
         except OSError as error:
             self._note("recover", error)
             raise Refusal(f"the hand does not come back: {error}") from error

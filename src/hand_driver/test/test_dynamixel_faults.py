@@ -61,13 +61,24 @@ class WatchedMotor(EmulatedMotor):
     def __init__(self, motor_id: int) -> None:
         super().__init__(motor_id)
         self.goals: list[tuple[int, bool]] = []
+        self.limits: list[int] = []
+        """Goal currents that reached it."""
+        self.incurable = 0
+        """A hardware error that comes back after each restart."""
 
     def write(self, address: int, data: bytes) -> int:
         held = self.get("bus_watchdog") > 0
         error = super().write(address, data)
         if address == 116 and not error:
             self.goals.append((self.get("goal_position"), held))
+        if address == 102 and not error:
+            self.limits.append(self.get("goal_current"))
         return error
+
+    def reboot(self) -> None:
+        super().reboot()
+        if self.incurable:
+            self.fail(self.incurable)
 
     def largest_jump(self) -> float:
         """[ticks] between a goal and the next, but for that with which it was taken up."""
@@ -213,6 +224,41 @@ def test_a_relaxed_hand_that_is_connected_anew_is_relaxed_again(bench: Bench) ->
     assert bench.step().decision.mode is Mode.RELAX
     with bench.bus.lock:
         assert [m.get("goal_current") for m in bench.motors] == limits
+
+
+def forget_limits(bench: Bench) -> None:
+    with bench.bus.lock:
+        for motor in bench.motors:
+            motor.limits.clear()
+
+
+def test_recovering_a_relaxed_hand_stiffens_no_motor(bench: Bench) -> None:
+    relaxed(bench)
+    with bench.bus.lock:
+        bench.motors[0].thermal.value = bench.motors[0].thermal.ambient = 30.0
+    bench.until(lambda _: bool(bench.driver.reading.temperature[0] < 60.0), periods=10)
+    forget_limits(bench)
+    bench.driver.recover("cooled")
+    with bench.bus.lock:
+        assert max(max(m.limits) for m in bench.motors) <= 600 * bench.spec.safety.relax_stiffness
+    bench.until(lambda o: o.decision.mode is Mode.ACTIVE)
+    assert [m.get("goal_current") for m in bench.motors] == [600, 600, 600]
+
+
+def test_a_recovery_that_fails_leaves_a_hot_hand_as_soft_as_it_was(bench: Bench) -> None:
+    limits = relaxed(bench)
+    with bench.bus.lock:
+        bench.motors[2].incurable = OVERLOAD
+        bench.motors[2].fail(OVERLOAD)
+    bench.until(lambda o: any("motor 3" in fault for fault in o.decision.faults), periods=10)
+    forget_limits(bench)
+    for _ in range(2):
+        with pytest.raises(Refusal, match="motor 3 reports overload after a restart"):
+            bench.driver.recover("tried")
+        assert bench.step().decision.mode is Mode.RELAX
+    with bench.bus.lock:
+        for motor, limit in zip(bench.motors[:2], limits, strict=False):
+            assert motor.limits and max(motor.limits) <= limit and motor.get("goal_current") == limit
 
 
 def test_a_motor_that_presses_too_long_is_relaxed(bench: Bench) -> None:

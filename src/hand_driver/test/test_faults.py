@@ -187,8 +187,10 @@ def test_overheating_slows_then_relaxes_and_needs_to_cool_below_the_soft_limit()
     assert outcome.decision.stiffness.max() <= SPEC.safety.relax_stiffness
     rig.world.temperature[1] = 62.0
     rig.steps(2)
+    soft = rig.hand.stiffness
     with pytest.raises(Refusal, match="the cause lasts: index_pip is at 62 degC"):
         rig.recover()
+    assert (rig.hand.stiffness <= soft).all(), "not even for a moment"
     rig.world.temperature[1] = 55.0
     rig.steps(2)
     rig.recover()

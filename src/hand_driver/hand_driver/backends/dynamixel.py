@@ -92,8 +92,9 @@ class DynamixelHand:
             self._take(index, motor)
         self._clock = time.monotonic()
 
-    def _take(self, index: int, motor: Motor) -> bool:
-        """Make a motor ready without moving it; whether it had lost torque or target. Errors stay reported."""
+    def _take(self, index: int, motor: Motor, share: float = 1.0) -> bool:
+        """Make a motor ready, at this share of its current limit, without moving it; whether it had lost torque or
+        target. Errors stay reported."""
         bus, joint = self._bus, self._spec.joints[int(np.argmax(np.abs(self._coupling[index])))]
         error = bus.read(motor.id, dxl.HARDWARE_ERROR)
         if error:
@@ -117,9 +118,10 @@ class DynamixelHand:
             # A second guard, in the motor: it does not follow a goal faster than this.
             (dxl.PROFILE_ACCELERATION, _at_least_one(joint.max_acceleration * gear / dxl.ACCELERATION_UNIT)),
             (dxl.PROFILE_VELOCITY, _at_least_one(joint.max_velocity * gear / dxl.VELOCITY_UNIT)),
-            (dxl.GOAL_CURRENT, self._current_limit(index)),
+            (dxl.GOAL_CURRENT, self._current_limit(index, share)),
         ):
             bus.write(motor.id, register, value)
+        self._stiffness[index] = share
         if tripped or not powered:
             bus.write(motor.id, dxl.GOAL_POSITION, bus.read(motor.id, dxl.PRESENT_POSITION))
         if not powered:
@@ -219,12 +221,13 @@ class DynamixelHand:
         for index, motor in enumerate(self._motors):
             if self._bus.read(motor.id, dxl.HARDWARE_ERROR):
                 self._restart(motor)
-            self._limp[index] |= self._take(index, motor)
+            # A motor that rests from heat or load stays as soft as it was until a command says otherwise.
+            last, relaxed = self._stiffness[index], self._spec.safety.relax_stiffness
+            self._limp[index] |= self._take(index, motor, min(last, relaxed) if last >= 0.0 else relaxed)
             if index in self._reports:
                 raise OSError(f"motor {motor.id} {self._reports[index]} after a restart")
         self._reports.clear()
         self._silent = []
-        self._stiffness[:] = -1.0
         limp, self._limp = self._limp, np.zeros_like(self._limp)
         return np.array([limp[needs].any() for needs in self._needs])
 
