@@ -365,6 +365,8 @@ def test_the_states_of_its_lifecycle(hand: Driver) -> None:
     seen = len(hand.states)
     inactive(hand)
     assert len(hand.states) == seen, "the hand is not read any more"
+    answer = hand.ask("recover_hand", reason="please")
+    assert not answer.ok and answer.message == "the driver is unconfigured; change_state configures it"
     assert hand.change(Transition.TRANSITION_CONFIGURE) and state() == "inactive"
     hand.see(50)
     np.testing.assert_allclose(commands(hand.states[-1:]), commands(held[-1:]), atol=1e-3)

@@ -105,6 +105,10 @@ class Commands:
     def _on_recover(
         self, request: RecoverHand.Request, response: RecoverHand.Response
     ) -> RecoverHand.Response:
+        if self.node.lifecycle_state not in ("inactive", "active"):
+            # The bus is closed, perhaps for another tool, and nobody would watch motors that got torque.
+            response.message = f"the driver is {self.node.lifecycle_state}; change_state configures it"
+            return response
         try:
             self.node.driver.recover(request.reason)
         except Refusal as error:
