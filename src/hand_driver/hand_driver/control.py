@@ -284,12 +284,15 @@ class Driver:
         self._still = 0 if (decision.target != before).any() else self._still + 1
         if decision.refused and wanted is not None and wanted.holder == self.mover.holder:
             self.mover.end(decision.refused)
+        sent = self._command(decision)
+        if chosen is not None and sent is None and not decision.refused:
+            # What did not reach the hand was not followed: a learner would take it for what the policy did.
+            decision = replace(decision, mode=Mode.HOLD, refused=self.last_error)
         if self.safety.blocked or decision.refused:
             stopped, chosen = stopped or self.playback.flush(), None
         if chosen is not None:
             action = clamped.value
             self.counters["clamped_values"] += clamped.changed + decision.clamped
-        sent = self._command(decision)
         if chosen is not None and self._arrived is not None and self._arrived[0] == self.playback.chunk_id:
             self.action_delay.add(self._clock() - self._arrived[1])
             self._arrived = None
@@ -304,7 +307,7 @@ class Driver:
             at.step + 1,
             self.robot_ns,
             action,
-            sent,
+            at.command if sent is None else sent,
             starved,
             source,
             decision.stiffness,
@@ -341,16 +344,17 @@ class Driver:
         preempted, self._preempted = self._preempted, None
         return preempted
 
-    def _command(self, decision: Decision) -> FloatArray:
+    def _command(self, decision: Decision) -> FloatArray | None:
+        """Targets (J,) as they were sent, None when they were not."""
         if self._mute:
-            return self.at.command
+            return None
         began = self._clock()
         try:
             sent = self.hand.command(decision.target, decision.stiffness)
         except OSError as error:
             self.safety.wrote(ok=False)
             self._note("write", error)
-            return self.at.command
+            return None
         finally:
             self.write_time.add(self._clock() - began)
         self.safety.wrote(ok=True)

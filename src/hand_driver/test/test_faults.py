@@ -120,7 +120,8 @@ def test_writes_that_fail_alone_do_not_pile_up_to_a_jump() -> None:
     rig.world.deaf = True
     before = rig.hand.sent[-1]
     for _ in range(2):
-        rig.step()
+        assert rig.step().stopped is not None
+        assert rig.offer(NEAR, steps=20)
     rig.world.deaf = False
     rig.step()
     assert (np.abs(rig.hand.sent[-1] - before) <= STEP + 1e-9).all()
@@ -128,6 +129,25 @@ def test_writes_that_fail_alone_do_not_pile_up_to_a_jump() -> None:
     outcome = rig.steps(SPEC.safety.write_failures + 1)
     assert outcome.decision.faults == ("3 writes in a row failed, allowed: 2",)
     assert outcome.decision.mode is Mode.HOLD
+
+
+def test_a_step_that_did_not_reach_the_hand_is_not_recorded_as_applied() -> None:
+    rig = Rig()
+    actions = NEUTRAL + 0.01 * np.arange(1, 7)[:, None]
+    assert rig.offer(actions)
+    rig.steps(2)
+    before = rig.driver.at
+    rig.world.deaf = True
+    outcome = rig.step()
+    rig.world.deaf = False
+    after, cut = rig.driver.at, outcome.stopped
+    np.testing.assert_array_equal(after.command, before.command)
+    np.testing.assert_array_equal(after.applied, rig.driver.actions.held_action(before.applied))
+    assert after.source == "" and after.starved and before.source == "policy"
+    assert outcome.decision.refused == "write: mock: the write was not taken"
+    assert outcome.done is None and cut is not None and len(cut.applied) == 2 and not cut.modified
+    assert not rig.steps(3).decision.faults and rig.driver.playback.steps_left == 0
+    moving(rig)
 
 
 def test_partial_motor_failure_holds_the_whole_hand() -> None:
