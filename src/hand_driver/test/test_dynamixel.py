@@ -153,6 +153,20 @@ def test_stiffness_is_a_share_of_the_current_limit(leap: Bench) -> None:
     assert limits == [int(600 * s + 1e-6) for s in np.linspace(0.0, 0.75, 16)]
 
 
+def test_a_current_limit_that_did_not_arrive_is_sent_again(leap: Bench) -> None:
+    leap.hand.connect()
+    pose = leap.hand.read().position
+    leap.hand.command(pose, 0.4 * leap.ones)
+    leap.hand.read()
+    with leap.bus.lock:
+        for motor in leap.bus.motors.values():
+            motor.set("goal_current", 600)  # as if the packet had been lost
+    for _ in leap.spec.motors:  # one of them is looked after a period
+        leap.hand.command(pose, 0.4 * leap.ones)
+        leap.hand.read()
+    assert [leap.value(m.id, "goal_current") for m in leap.spec.motors] == [240] * 16
+
+
 @pytest.mark.parametrize("chain", [True, False])
 def test_a_silent_motor_makes_its_joints_invalid_and_the_others_are_still_read(
     tendons: Bench, chain: bool

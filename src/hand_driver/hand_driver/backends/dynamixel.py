@@ -183,7 +183,7 @@ class DynamixelHand:
             self._turn = index  # and is asked which one
 
     def _look_after_one(self, heard: NDArray[np.bool_]) -> None:
-        """Temperature, errors, torque and watchdog of one motor; the next one in the next period."""
+        """Temperature, errors, torque, watchdog and current limit of one motor; the next one in the next period."""
         index, self._turn = self._turn, (self._turn + 1) % len(self._ids)
         if not heard[index]:
             return
@@ -197,6 +197,9 @@ class DynamixelHand:
             return register.decode(block[start : start + register.size])
 
         self._temperatures[index] = value(dxl.PRESENT_TEMPERATURE)
+        share = self._stiffness[index]
+        if share >= 0.0 and value(dxl.GOAL_CURRENT) != self._current_limit(index, share):
+            self._stiffness[index] = -1.0  # the packet was lost: it is sent again
         error = value(dxl.HARDWARE_ERROR)
         if error:
             self._reports[index] = f"reports {dxl.hardware_errors(error)}"
