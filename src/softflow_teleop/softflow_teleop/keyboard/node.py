@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
-from softflow_msgs.msg import EpisodeEvent, HandDescription, HandState
+from softflow_msgs.msg import EpisodeEvent, HandDescription, HandHealth, HandState
 from softflow_msgs.srv import EStop, LabelEpisode
 from std_srvs.srv import SetBool, Trigger
 
 from softflow_node.messages import numpy32
 from softflow_node.node import SoftflowNode, latched, reliable, run_node, stream
 from softflow_node.parameters import ParameterError, bounded
+from softflow_tasks.hand_watch import why_not
 from softflow_teleop.device_file import DeviceFileError, load_device_map
 from softflow_teleop.joints import HandLimits, Jog
+from softflow_teleop.keyboard.hold import Hold
 from softflow_teleop.keyboard.keys import COMMANDS, HELP, Command, Keys, split_keys
 from softflow_teleop.keyboard.terminal import Terminal
 from softflow_teleop.keyboard.verdicts import KEPT, Verdict, Verdicts
@@ -62,9 +64,11 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
         self._state: HandState | None = None
         self._line = ""
         self._due = 0.0
+        self._hold = Hold()
         self._verdicts = Verdicts()
         self.pub = self.create_publisher(JointState, "teleop/joint_targets", reliable(2))
         self.create_subscription(HandDescription, "hand_description", self._on_description, latched())
+        self.create_subscription(HandHealth, "hand_health", self._on_health, latched())
         self.create_subscription(HandState, "hand_state", self._on_state, stream())
         self.create_subscription(EpisodeEvent, "episode_event", self._on_event, latched(3 * KEPT))
         self._label = self.create_client(LabelEpisode, "label_episode")
@@ -83,6 +87,10 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
         self.limits, self._synergies = limits, devices.synergies
         self.keys = Keys(limits.names, tuple(devices.synergies), devices.step)
 
+    def _on_health(self, message: HandHealth) -> None:
+        self._hold.why = why_not(message.mode, message.reason, message.faults)
+        self._look()
+
     def _on_state(self, message: HandState) -> None:
         self._state = message
 
@@ -93,15 +101,30 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
     def poll(self) -> float:
         """Read the keys; say where the hand is to be."""
         keys = split_keys(self._terminal.read())
+        self._look()
         for key in keys:
             self._press(key)
+        self._look()  # a terminal that is held up (Ctrl-S) holds up what the keys have to say, and this process
         now = time.monotonic()
         if self.jog is not None and self.limits is not None and (keys or now >= self._due):
             self._due = now + PERIOD
+            self._hold.spoke(now)
             self.pub.publish(to_targets(self.limits, self.jog.pose))
         self._send_verdict(now)
         self._show()
         return PERIOD / 2
+
+    def _look(self) -> None:
+        """A hand that teleop has given back is not taken again by a pose of before, only by the key."""
+        if self.jog is None:
+            return
+        lost = self._hold.lost(time.monotonic(), self._servers())
+        if lost:
+            self.jog = None
+            self._say(f"given back: {lost}")
+
+    def _servers(self) -> int:
+        return int(self.count_services(self._take.service_name))
 
     def _press(self, key: str) -> None:
         # A stop must not wait for anything, not even for a hand that says what it is.
@@ -114,6 +137,7 @@ class KeyboardNode(SoftflowNode[KeyboardParameters]):
             if self.limits is None or self._state is None:
                 self._say("take: the hand has not said yet what and where it is")
             else:
+                self._hold.asks(time.monotonic(), self._servers())
                 self._ask(self._take, SetBool.Request(data=True), "take")
         elif command is Command.GIVE:
             self.jog = None
