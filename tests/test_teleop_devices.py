@@ -1,4 +1,4 @@
-"""The keyboard and the teleoperation node, in one process: who has the hand."""
+"""Keyboard, gamepad and the teleoperation node, in one process: who has the hand, and who stops it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from sensor_msgs.msg import Joy
 from softflow_msgs.msg import HandDescription, HandHealth, HandState
+from softflow_msgs.srv import EStop
 
 from softflow_node.messages import floats32, floats64
 from softflow_node.node import SoftflowNode, latched, stream
@@ -166,3 +168,34 @@ def test_teleop_that_is_started_anew_is_not_told_a_pose_of_before(
         assert f"given back: {said}" in capsys.readouterr().out
         person.take()
         assert person.teleop.takeover.taken == 1
+
+
+def test_the_gamepads_stop_waits_neither_for_the_hand_nor_for_all_axes(robot: Robot) -> None:
+    stops: list[str] = []
+
+    def stop(request: EStop.Request, response: EStop.Response) -> EStop.Response:
+        stops.append(request.reason)
+        return response
+
+    robot.node.create_service(EStop, "estop", stop)
+    teleop = TeleopNode()
+    robot.add(teleop)
+    robot.until(teleop._estop.service_is_ready)
+    assert teleop.limits is None and teleop.gamepad is not None
+    button = teleop.gamepad.mapping.buttons["estop"]
+
+    def joy(*pressed: int) -> None:
+        """Of a gamepad with six axes; the map of the hand reads the eighth."""
+        teleop._on_joy(Joy(axes=[0.0] * 6, buttons=[int(i in pressed) for i in range(8)]))
+
+    joy(button)
+    joy(button)
+    robot.until(lambda: stops)
+    robot.describe()
+    robot.until(teleop._ready)
+    joy()
+    joy(button)
+    joy(button)
+    robot.until(lambda: len(stops) > 1)
+    assert teleop.counters["refused_joy"] == 3 and not teleop.takeover.holding
+    assert stops == ["a human, by the gamepad"] * 2

@@ -11,7 +11,8 @@ import yaml
 
 from softflow_node.parameters import ParameterError, Validated, bounded, from_mapping
 
-BUTTONS = ("estop", "reward")
+ESTOP = "estop"
+BUTTONS = (ESTOP, "reward")
 """What a button of a gamepad may do, besides being the one that must be held."""
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from softflow_teleop.device_file import Axis, GamepadMap
+from softflow_teleop.device_file import ESTOP, Axis, GamepadMap
 from softflow_teleop.joints import Jog, TargetError
 
 
@@ -19,7 +19,7 @@ class PadState:
     deflections: tuple[tuple[Axis, float], ...] = ()
     """Of the axes out of their dead zone, in [-1, 1]."""
     pressed: tuple[str, ...] = ()
-    """Buttons that went down since the message before, by what they do."""
+    """Buttons that went down since the message before, by what they do; `stops` says it of the emergency stop."""
 
 
 class Gamepad:
@@ -29,6 +29,14 @@ class Gamepad:
         self.mapping = mapping
         self.state = PadState()
         self._down: set[str] = set()
+        self._stop_down = False
+
+    def stops(self, buttons: Sequence[int]) -> bool:
+        """Whether the emergency stop's button went down; asked of each message, also of one that `read` refuses."""
+        index = self.mapping.buttons.get(ESTOP)
+        before = self._stop_down
+        self._stop_down = index is not None and index < len(buttons) and bool(buttons[index])
+        return self._stop_down and not before
 
     def read(self, axes: Sequence[float], buttons: Sequence[int]) -> PadState:
         """Take in a message.
@@ -38,7 +46,7 @@ class Gamepad:
         """
         self.state = PadState()
         m = self.mapping
-        down = {what for what, index in m.buttons.items() if _at(buttons, index, "buttons")}
+        down = {what for what, index in m.buttons.items() if _at(buttons, index, "buttons") and what != ESTOP}
         held = bool(_at(buttons, m.deadman, "buttons"))
         deflections = []
         for axis in m.axes:

@@ -127,7 +127,12 @@ class TeleopNode(SoftflowNode[TeleopParameters]):
             self.counters["ignored_targets"] += 1
 
     def _on_joy(self, message: Joy) -> None:
-        if self.gamepad is None or not self._ready():
+        if self.gamepad is None:
+            return
+        # A stop must not wait for anything, not for a hand that says what it is, nor for an axis that is missing.
+        if self.gamepad.stops(message.buttons):
+            self._stop_hand("gamepad")
+        if not self._ready():
             return
         before = self.gamepad.state.held
         try:
@@ -135,8 +140,6 @@ class TeleopNode(SoftflowNode[TeleopParameters]):
         except TargetError as error:
             self.refuse("joy", error)
             return
-        if "estop" in state.pressed:
-            self._stop_hand("gamepad")
         if "reward" in state.pressed:
             self._reward()
         if state.held and (self.takeover.holding or not before):

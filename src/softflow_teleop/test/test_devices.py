@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import subprocess
@@ -92,7 +93,7 @@ def test_sticks_move_the_pose_while_the_button_is_held(tmp_path: Path) -> None:
     pad.move(jog, 1.0)
     np.testing.assert_array_equal(jog.pose, [0.0, 0.0])
     state = pad.read([1.0, 0.1], [1, 0, 1])
-    assert state.held and state.pressed == ("estop",)
+    assert state.held and state.pressed == ()
     pad.move(jog, 0.5)
     np.testing.assert_allclose(jog.pose, [0.0, 1.0])
     assert pad.read([0.0, -1.0], [1, 1, 1]).pressed == ("reward",)
@@ -118,6 +119,22 @@ def test_after_a_message_of_another_gamepad_nothing_is_held(
     with pytest.raises(TargetError) as error:
         pad.read(axes, buttons)
     assert text in str(error.value) and not pad.state.held
+
+
+def test_the_emergency_stop_is_one_of_any_message_and_comes_once_a_press(tmp_path: Path) -> None:
+    mapping = load(tmp_path, TEXT.replace("estop: 0", "estop: 1").replace("reward: 1", "reward: 0"))
+    assert mapping.gamepad is not None
+    pad, stops = Gamepad(mapping.gamepad), []
+    for axes, buttons in [
+        ([], [0, 0, 0]), ([], [0, 1, 0]), ([float("nan")], [0, 1]), ([0.0, 0.0], [0, 1, 1]),
+        ([0.0, 0.0], [0, 0, 1]), ([0.0], [0]), ([0.0, 0.0], [0, 1, 1]),
+    ]:  # fmt: skip
+        stops.append(pad.stops(buttons))
+        with contextlib.suppress(TargetError):
+            pad.read(axes, buttons)
+    assert stops == [False, True, False, False, False, False, True]
+    without = load(tmp_path, TEXT.replace("estop: 0, ", "")).gamepad
+    assert without is not None and not Gamepad(without).stops([1, 1, 1])
 
 
 def test_keys() -> None:
