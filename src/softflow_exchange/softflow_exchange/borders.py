@@ -31,6 +31,8 @@ class Part:
     """(n+1,) [ns]"""
     inputs: dict[str, FloatArray]
     """(n+1, k) at those times; the last action and the first reward mean nothing"""
+    cut: bool = False
+    """A gap ended it, and the episode went on."""
 
 
 def spans(recording: Recording, mapping: Mapping) -> list[Span]:
@@ -71,9 +73,10 @@ def _aligned(mapping: Mapping) -> list[str]:
 
 
 def parts(recording: Recording, mapping: Mapping, span: Span, report: SourceReport) -> list[Part]:
-    """The stretches of a span in which every input is there at every control step.
+    """The stretches of a span in which every input is there at every control step, in order.
 
-    With `on_gap: refuse` a span with a gap has none; what is left out is said in the report.
+    None where all of them are shorter than `min_steps`, and with `on_gap: refuse` in a span with a gap; what is left
+    out is said in the report. Short ones beside others are to be seen by the task, but not to be imported.
     """
     grid = _grid(recording, mapping, span)
     if len(grid) < 2:
@@ -90,15 +93,18 @@ def parts(recording: Recording, mapping: Mapping, span: Span, report: SourceRepo
             report.problems.append(f"{text}: the episode is refused")
             return []
         report.notes.append(f"{text}: the episode is cut there")
-    found, short = [], 0
-    for run in runs(whole):
-        if run.stop - run.start < mapping.episodes.min_steps:
-            short += 1
-            continue
-        found.append(_part(mapping, grid, values, run))
+    found = runs(whole)
+    short = sum(run.stop - run.start < mapping.episodes.min_steps for run in found)
     if short:
         report.notes.append(f"{short} pieces of fewer than {mapping.episodes.min_steps} steps are left out")
-    return found
+    if short == len(found):
+        return []
+    return [_part(grid, values, run, _goes_on(steps, run.stop)) for run in found]
+
+
+def _goes_on(steps: dict[str, BoolArray], stop: int) -> bool:
+    """Whether an input that is missing at step `stop` comes back; one that does not has ended the episode."""
+    return any(not good[stop] and good[stop:].any() for good in steps.values() if stop < len(good))
 
 
 def _place(recording: Recording, time: int) -> str:
@@ -148,6 +154,6 @@ def _sample(
     return values, steps
 
 
-def _part(mapping: Mapping, grid: Times, values: dict[str, FloatArray], run: slice) -> Part:
+def _part(grid: Times, values: dict[str, FloatArray], run: slice, cut: bool) -> Part:
     points = slice(run.start, run.stop + 1)
-    return Part(grid[points], {name: rows[points] for name, rows in values.items()})
+    return Part(grid[points], {name: rows[points] for name, rows in values.items()}, cut)

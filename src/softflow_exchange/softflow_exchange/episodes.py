@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,14 @@ from softflow_exchange.report import SourceReport
 from softflow_exchange.series import Recording, Times
 from softflow_exchange.states import Clipping, make_states
 from softflow_recorder.episode import TELEOP, EpisodeData
-from softflow_tasks.task import Outcome, Progress
+from softflow_tasks.task import Outcome, StateVector
 
 LIMIT_MARGIN = 0.02
 """[rad, m] beyond a joint's limit that a measurement may lie."""
 NEVER = int(np.iinfo(np.int64).max)
 """[ns] later than every stamp."""
+GAP = "gap"
+"""Cause of the end of a piece that a gap in the recording ended."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,13 @@ def make_episodes(recording: Recording, mapping: Mapping, report: SourceReport, 
     divided = spans(recording, mapping)
     if not divided:
         report.problems.append(f"input {mapping.episodes.input!r}: marks no episode")
-    pieces = [part for span in divided for part in parts(recording, mapping, span, report)]
-    starts = [int(part.times[0]) for part in pieces]
-    for part, until in zip(pieces, [*starts, NEVER][1:], strict=True):
-        try:
-            made, clipped = _episode(part, until, recording, mapping, report, index + len(found))
-        except ValueError as error:
-            report.problems.append(str(error))
-            continue
-        found.append(made)
-        clipping += clipped
+    episodes = [pieces for span in divided if (pieces := parts(recording, mapping, span, report))]
+    starts = [int(pieces[0].times[0]) for pieces in episodes]
+    for pieces, between in zip(episodes, itertools.pairwise([*starts, NEVER]), strict=True):
+        judge = _Judge(mapping, between)
+        for made, clipped in _pieces(pieces, judge, recording, mapping, report, index + len(found)):
+            found.append(made)
+            clipping += clipped
     _tell_clipping(clipping, found, report)
     _tell_limits(recording, mapping, report)
     return found
@@ -94,21 +94,90 @@ def _tell_clipping(clipping: Clipping, found: list[Imported], report: SourceRepo
         )
 
 
+class _Judge:
+    """What the task says of an episode that may have gaps; `between` [ns]: its start and the next one's."""
+
+    def __init__(self, mapping: Mapping, between: tuple[int, int]) -> None:
+        self.task, self.between = mapping.task, between
+        self.progress = self.task.begin()
+        self.asked = "task" in (mapping.reward.by, mapping.success.by, mapping.terminated)
+        self.cause = ""
+        """Why the task ended the episode; empty while it has not."""
+        self._last: StateVector | None = None
+
+    def see(self, states: NDArray[np.float32]) -> list[Outcome]:
+        """Outcomes of the next piece's steps up to the episode's end; none where it is over, or nobody asks.
+
+        What changed in the gap before it counts as one step, which is not rewarded: it was not seen.
+        """
+        if self._last is not None:
+            self._advance(self._last, states[0])
+        self._last = states[-1]
+        return [
+            outcome
+            for before, after in itertools.pairwise(states)
+            if (outcome := self._advance(before, after)) is not None
+        ]
+
+    def _advance(self, before: StateVector, after: StateVector) -> Outcome | None:
+        if self.cause or not self.asked:
+            return None
+        outcome = self.task.advance(self.progress, before, after)
+        if outcome.terminated or outcome.truncated:
+            self.cause = outcome.cause or "end_of_recording"
+        return outcome
+
+
+def _pieces(
+    pieces: Sequence[Part],
+    judge: _Judge,
+    recording: Recording,
+    mapping: Mapping,
+    report: SourceReport,
+    index: int,
+) -> Iterator[tuple[Imported, Clipping]]:
+    """What gaps have left of one episode, the first with the number `index`."""
+    count = over = 0
+    for part in pieces:
+        try:
+            states, actions, clipping = make_states(part, mapping)
+        except ValueError as error:
+            report.problems.append(str(error))
+            continue
+        judged = judge.see(states)
+        if judge.cause and not judged:
+            over += len(actions)
+        elif len(actions) >= mapping.episodes.min_steps:
+            if 0 < len(judged) < len(actions):
+                text = f"after {len(judged)} of {len(actions)} steps ({judge.cause})"
+                report.notes.append(f"the task ends an episode {text}")
+            made = _episode(part, states, actions, judge, judged, recording, mapping, index + count)
+            count += 1
+            yield made, clipping
+    if over:
+        report.notes.append(
+            f"{over} steps after a gap are left out: the task had ended the episode ({judge.cause})"
+        )
+
+
 def _episode(
-    part: Part, until: int, recording: Recording, mapping: Mapping, report: SourceReport, index: int
-) -> tuple[Imported, Clipping]:
-    states, actions, clipping = make_states(part, mapping)
-    task = mapping.task
-    progress, judged = _judge(mapping, states)
-    steps = len(judged) if judged else len(actions)
-    if steps < len(actions):
-        cause = judged[-1].cause
-        report.notes.append(f"the task ends an episode after {steps} of {len(actions)} steps ({cause})")
+    part: Part,
+    states: NDArray[np.float32],
+    actions: NDArray[np.float32],
+    judge: _Judge,
+    judged: list[Outcome],
+    recording: Recording,
+    mapping: Mapping,
+    index: int,
+) -> Imported:
+    task, steps = mapping.task, len(judged) or len(actions)
     times, states, actions = part.times[: steps + 1], states[: steps + 1], actions[:steps]
-    success = _success(recording, mapping, (int(times[0]), until), progress)
+    # Where the recording merely has a gap, nothing was achieved and nothing came to its end.
+    cut = part.cut and not judge.cause
+    success = not cut and _success(recording, mapping, judge)
     rewards = _rewards(recording, mapping, part, times, judged, success)
-    terminated, cause = _end(mapping, judged, success)
-    metrics = task.metrics(progress) if judged else {"steps": float(steps)}
+    terminated, cause = (False, GAP) if cut else _end(mapping, judged, success)
+    metrics = task.metrics(judge.progress) if judged else {}
     episode = EpisodeData(
         episode_id=_identity(recording, mapping, int(times[0])),
         index=index,
@@ -125,10 +194,10 @@ def _episode(
         truncated=not terminated,
         cause=cause,
         success=success,
-        metrics={**metrics, "return": float(rewards.sum())},
+        metrics={**metrics, "steps": float(steps), "return": float(rewards.sum())},
         interventions=np.full(steps, mapping.source == TELEOP),
     )
-    return Imported(episode, times, recording.origin), clipping
+    return Imported(episode, times, recording.origin)
 
 
 def _identity(recording: Recording, mapping: Mapping, start: int) -> str:
@@ -137,28 +206,16 @@ def _identity(recording: Recording, mapping: Mapping, start: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _judge(mapping: Mapping, states: NDArray[np.float32]) -> tuple[Progress, list[Outcome]]:
-    """What the task says of each step up to its end; nothing where the mapping does not ask it."""
-    task, outcomes = mapping.task, []
-    progress = task.begin()
-    if "task" not in (mapping.reward.by, mapping.success.by, mapping.terminated):
-        return progress, []
-    for before, after in itertools.pairwise(states):
-        outcomes.append(task.advance(progress, before, after))
-        if outcomes[-1].terminated or outcomes[-1].truncated:
-            break
-    return progress, outcomes
-
-
-def _success(recording: Recording, mapping: Mapping, between: tuple[int, int], progress: Progress) -> bool:
+def _success(recording: Recording, mapping: Mapping, judge: _Judge) -> bool:
     """A label may come after the last sample: those up to the next episode's start count."""
     how = mapping.success
     if how.by == "task":
-        return bool(mapping.task.success(progress))
+        return bool(mapping.task.success(judge.progress))
     if how.by != "input":
         return how.by == "always"
     series = recording.series[how.input]
-    inside = (series.times >= between[0]) & (series.times < between[1])
+    start, end = judge.between
+    inside = (series.times >= start) & (series.times < end)
     values = series.values[inside, 0] > 0.5
     if not len(values):
         return False

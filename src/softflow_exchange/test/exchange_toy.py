@@ -11,6 +11,9 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from softflow_exchange.cli import main
+from softflow_recorder.bag import episode_bags, read_episode
+from softflow_recorder.episode import EpisodeData
 from softflow_tasks import CubeRotation
 from softflow_tasks.cube_rotation import REST_HEIGHT
 
@@ -204,3 +207,15 @@ def write_mapping(path: Path, **changes: Any) -> Path:
     """The mapping file, with other values at the top level."""
     path.write_text(yaml.safe_dump({**MAPPING, **changes}))
     return path
+
+
+def run(tmp_path: Path, *bags: Path, code: int = 0, **changes: Any) -> list[EpisodeData]:
+    """The episodes that the command has imported, by their times; it must end with `code`."""
+    mapping = write_mapping(tmp_path / "mapping.yaml", **changes)
+    out = tmp_path / "out"
+    assert main(["import", "--mapping", str(mapping), "--out", str(out), *map(str, bags)]) == code
+    return [read_episode(p) for p in episode_bags(out)] if out.exists() else []
+
+
+def layout(bag: LabBag) -> Any:
+    return bag.message("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)

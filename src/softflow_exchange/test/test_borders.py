@@ -18,14 +18,7 @@ from softflow_tasks import ToolCut, gantry
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from exchange_toy import BEGIN, LATE, MAPPING, SECOND, TASK, Lab, LabBag, write_lab_bag, write_mapping
-
-
-def run(tmp_path: Path, *bags: Path, code: int = 0, **changes: Any) -> list[EpisodeData]:
-    mapping = write_mapping(tmp_path / "mapping.yaml", **changes)
-    out = tmp_path / "out"
-    assert main(["import", "--mapping", str(mapping), "--out", str(out), *map(str, bags)]) == code
-    return [read_episode(p) for p in episode_bags(out)] if out.exists() else []
+from exchange_toy import BEGIN, LATE, MAPPING, SECOND, TASK, Lab, LabBag, layout, run, write_lab_bag
 
 
 def write_session(path: Path, events: dict[float, str] | None = None) -> Path:
@@ -176,10 +169,6 @@ def test_velocities_are_followed_to_the_recorded_targets(tmp_path: Path) -> None
     np.testing.assert_allclose(np.array(reached)[:, 0], wanted[:, 0], atol=1e-6)
     np.testing.assert_allclose(np.array(reached)[-1], wanted[-1], atol=1e-6)
     assert np.flatnonzero(np.abs(found.actions[:, 1]) == 1.0).tolist() == [20, 21, 22]
-
-
-def layout(bag: LabBag) -> Any:
-    return bag.message("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
 
 
 def test_blocks_of_the_layout_come_from_inputs(tmp_path: Path) -> None:
