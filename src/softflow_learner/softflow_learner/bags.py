@@ -28,7 +28,8 @@ def load_bags(
 
     Of one that a repair recovered, its beginning.
 
-    With `successful_only` the episodes that did not succeed are for the critic alone, and not counted.
+    With `successful_only` the episodes that did not succeed are for the critic alone, and not counted. A human's
+    label of the last step says whether one did, else what the task announced.
 
     Raises:
         ValueError: the directory holds no bag that can be used.
@@ -41,7 +42,7 @@ def load_bags(
                 raise ValueError(
                     f"{path}: layout_hash is {episode.layout_hash!r}, the task has {layout_hash!r}"
                 )
-            failed = successful_only and not episode.success
+            failed = successful_only and not episode.succeeded
             add_episode(replay, episode, failed=failed)
             added += not failed
         except ValueError as error:

@@ -22,6 +22,7 @@ from softflow_learner.shelf import Offer, Shelf
 from softflow_policy.versions import State
 from softflow_policy.weights import WeightsInfo
 from softflow_recorder.bag import read_episode
+from softflow_recorder.labelling import label_bag
 from softflow_recorder.labels import Label
 from softflow_recorder.messages import ITEM_BYTES, pieces, to_item, to_label_payload, to_payloads
 from softflow_recorder.spool import Spool
@@ -131,6 +132,25 @@ def test_failed_demonstrations_can_be_for_the_critic_alone(tmp_path: Path) -> No
     assert (everything.size("offline"), everything.size("failed")) == (19, 0)
     with pytest.raises(ValueError, match="holds no successful episode"):
         load_bags(replay(), tmp_path / "2", HASH, successful_only=True)
+
+
+@pytest.mark.parametrize("success", [False, True])
+def test_what_a_human_says_of_a_success_goes_before_what_the_task_says(tmp_path: Path, success: bool) -> None:
+    """The last of several labels counts; other steps' and other sources' say nothing of it."""
+    for name, start, values, source in (
+        ("turned", 11, [1.0 - success], "human"),
+        ("praised", 3, [1.0 - success], "human"),
+        ("judged", 11, [1.0 - success], "classifier"),
+    ):
+        bag = Toy.make(len(name), episode_id=name, success=success).write(tmp_path / name)
+        label_bag(bag, 11, [float(success)], "human" if name == "turned" else "task", 1.0)
+        label_bag(bag, start, values, source, 1.0)
+    Toy.make(1, episode_id="more", success=True).write(tmp_path / "more")
+    into = replay()
+    load_bags(into, tmp_path, HASH, successful_only=True)
+    told, other = ("offline", "failed") if success else ("failed", "offline")
+    found = {name: into.episode(name).partition for name in into.episodes()}
+    assert found == {"turned": other, "praised": told, "judged": told, "more": "offline"}
 
 
 def test_the_same_episode_in_two_bags_is_learned_once(tmp_path: Path) -> None:

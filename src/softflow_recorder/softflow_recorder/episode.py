@@ -19,6 +19,8 @@ START, TERMINATED, TRUNCATED, DISCARDED = range(4)
 """EpisodeEvent.kind"""
 TELEOP = "teleop"
 """Source of chunks that a human made."""
+HUMAN = "human"
+"""Source of rewards that a human gave."""
 RECOVERED = "recovered"
 """Cause of the end of an episode of which only the beginning is there."""
 
@@ -47,6 +49,7 @@ class EpisodeData:
     truncated: bool
     cause: str
     success: bool
+    """As the end of the episode announced; see `succeeded`"""
     metrics: dict[str, float]
     interventions: NDArray[np.bool_]
     """(n,), a human applied the action"""
@@ -59,6 +62,13 @@ class EpisodeData:
     def steps(self) -> int:
         """n"""
         return len(self.rewards)
+
+    @property
+    def succeeded(self) -> bool:
+        """By a human's reward of the last step (above 0), where there is one; else as the end was announced."""
+        if self.reward_sources and self.reward_sources[-1] == HUMAN:
+            return bool(self.rewards[-1] > 0.0)
+        return self.success
 
 
 EPISODE_TOPICS = (

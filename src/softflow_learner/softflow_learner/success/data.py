@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from softflow_node.pictures import FrameError, Sizes, decode, thumbnail
 from softflow_policy.success.model import Thumbnails
 from softflow_recorder.bag import BagError, episode_bags, read_episode, read_summary
-from softflow_recorder.episode import EpisodeData
+from softflow_recorder.episode import HUMAN, EpisodeData
 
-CLASSIFIER, HUMAN, EVENT = "classifier", "human", "episode"
-"""Sources: two of labels, and the success that the end of the episode announced."""
+CLASSIFIER, EVENT = "classifier", "episode"
+"""Sources beside `HUMAN`: of labels, and the success that the end of the episode announced."""
 
 
 class PicturesError(ValueError):

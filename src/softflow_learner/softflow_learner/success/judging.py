@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from softflow_learner.success.data import (
     CLASSIFIER,
-    HUMAN,
     Episode,
     PicturesError,
     bags_below,
@@ -22,6 +21,7 @@ from softflow_learner.success.data import (
 from softflow_node.pictures import encode_png
 from softflow_policy.success.file import Classifier
 from softflow_recorder.bag import BagError
+from softflow_recorder.episode import HUMAN
 from softflow_recorder.labelling import label_bag
 from softflow_recorder.labels import Label, read_labels
 
