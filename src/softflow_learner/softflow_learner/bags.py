@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from softflow_learner.journal import FILE, SEGMENT, About, Journal, Pushed
-from softflow_learner.replay import Replay
+from softflow_learner.replay import NOBODY, Replay
 from softflow_node.files import fsync
 from softflow_recorder.bag import BagError, Summary, episode_bags, read_episode, read_summary
 from softflow_recorder.episode import EpisodeData
@@ -41,6 +41,10 @@ def load_bags(
             if episode.layout_hash != layout_hash:
                 raise ValueError(
                     f"{path}: layout_hash is {episode.layout_hash!r}, the task has {layout_hash!r}"
+                )
+            if episode.source == NOBODY:
+                raise ValueError(
+                    f"{path}: source is {NOBODY!r}, must be who acted: nobody planned in the episode"
                 )
             failed = successful_only and not episode.succeeded
             add_episode(replay, episode, failed=failed)

@@ -21,7 +21,9 @@ from softflow_learner.images import Gallery
 from softflow_learner.segments import EpisodeBook, OpenEpisode, Segment
 from softflow_learner.storage import FAILED, HELD_OUT, OFFLINE, ONLINE, PARTITIONS, Storage
 
-ONLINE_SOURCE = "policy"
+NOBODY = ""
+"""Source of an episode in which nobody planned: the hand held its targets."""
+ONLINE_SOURCES = ("policy", NOBODY)
 """Steps of any other source (teacher, teleop) are demonstrations."""
 
 
@@ -43,7 +45,7 @@ class Batch:
     """m, (B,) int64."""
     imitable: Tensor
     """The chunk may be learned by likelihood, (B,) bool: one hand applied it (the policy's, the teacher's or a
-    human's), and it does not run past the episode's end where the replay was told to drop those."""
+    human's, but not nobody's), and it does not run past the episode's end where the replay was told to drop those."""
     images: dict[str, Tensor] | None = None
     """Camera -> RGB image of s_t, (B, H, W, 3) uint8; None in a replay without cameras."""
     next_images: dict[str, Tensor] | None = None
@@ -166,7 +168,8 @@ class Replay:
             rewards: (n,).
             terminated: the last step ended the episode for good.
             truncated: the last step was cut off, e.g. by the time limit.
-            source: "policy" (online) or anything else (demonstration).
+            source: "policy" (online), "" (online; nobody planned, so only a human's takeovers are to be imitated) or
+                anything else (demonstration).
             episode_id: segments with the same one belong together.
             final: the episode ends here; default: terminated or truncated. Final and neither = truncated.
             start_step: of the segment within the episode, checked if given.
@@ -194,8 +197,9 @@ class Replay:
         kept = self._gallery.prepare(images, segment.steps + 1)
         self._make_room(segment.steps)
         positions = self._gallery.append(kept, episode.last_images) if self._gallery.cameras else None
-        partition = ONLINE if source == ONLINE_SOURCE else FAILED if failed else OFFLINE
+        partition = ONLINE if source in ONLINE_SOURCES else FAILED if failed else OFFLINE
         places = self._append(episode, segment, partition, positions)
+        self._storage.planned[places] = source != NOBODY
         self._book.update(episode_id, episode, places, segment.final)
         return segment.steps
 
@@ -346,7 +350,8 @@ class Replay:
     def _imitable(self, places: NDArray[np.int64], whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """`Batch.imitable` of chunks at `places` (B, h); `whole` (B,): they end inside their episode."""
         by_human = self._storage.interventions[places].sum(1)
-        one_hand: NDArray[np.bool_] = (by_human == 0) | (by_human == places.shape[1])
+        planned = self._storage.planned[places[:, 0]]
+        one_hand: NDArray[np.bool_] = ((by_human == 0) & planned) | (by_human == places.shape[1])
         return one_hand & whole if self._drop_ends else one_hand
 
     def held_out(self, max_weight: float = 0.25) -> tuple[Batch, NDArray[np.float64]]:

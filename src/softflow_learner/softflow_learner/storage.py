@@ -65,6 +65,8 @@ class Storage:
         self.revisions = np.zeros(rows, np.int32)
         self.terminated = np.zeros(rows, bool)
         self.interventions = np.zeros(rows, bool)
+        # Somebody planned in the episode.
+        self.planned = np.zeros(rows, bool)
         self.partition = np.zeros(rows, np.int8)
         # The partition from which the window that starts here is drawn, NO_POOL until it is complete.
         self.pool = np.zeros(rows, np.int8)

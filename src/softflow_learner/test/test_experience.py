@@ -75,6 +75,42 @@ def test_steps_of_the_policy_are_online_and_of_the_teacher_offline(payload: byte
     assert into.size("offline") == into.size("online") == into.online_steps == 12
 
 
+def unplanned(**values: Any) -> tuple[Toy, list[Any]]:
+    """An episode to which no policy came, and its messages."""
+    toy = Toy.make(**values)
+    return toy, [m for m in toy.messages() if m[0] not in ("action_chunk", "chunk_result")]
+
+
+def test_an_episode_in_which_nobody_planned_is_online_and_not_imitated(tmp_path: Path) -> None:
+    toy, messages = unplanned(mode="train")
+    (payload,) = to_payloads("/hand0", read_episode(toy.write(tmp_path / "bag", messages)))
+    into = replay()
+    add_payload(into, payload, HASH)
+    assert (into.size("online"), into.size("offline"), into.online_steps) == (12, 0, 12)
+    assert not into.sample(20, 0.5, np.random.default_rng(0)).imitable.any()
+
+
+def test_a_human_who_took_the_hand_is_imitated_whoever_else_was_there(payload: bytes) -> None:
+    """All of an episode, or some steps of one in which nobody planned."""
+    whole, some = array("B", [1] * 12), array("B", [0] * 4 + [1] * 8)
+    into = replay()
+    add_payload(into, changed(payload, source="teleop", interventions=whole), HASH)
+    assert into.size("offline") == 12 and into.windows(np.arange(12)).imitable.all()
+    add_payload(into, changed(payload, source="", interventions=some, episode_id="other"), HASH)
+    assert into.size("online") == 12 and into.sampleable("offline") == 12 + 8
+    np.testing.assert_array_equal(into.windows(np.arange(12, 24)).imitable, np.arange(12) >= 4)
+
+
+def test_a_demonstration_in_which_nobody_planned_is_refused_by_name(tmp_path: Path) -> None:
+    Toy.make(seed=1, episode_id="a").write(tmp_path / "1-good")
+    toy, messages = unplanned(seed=2, episode_id="b")
+    toy.write(tmp_path / "2-nobody", messages)
+    into = replay()
+    added, (line,) = load_bags(into, tmp_path, HASH)
+    assert (added, into.size()) == (1, 12)
+    assert "2-nobody: source is '', must be who acted: nobody planned in the episode" in line
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [

@@ -35,7 +35,7 @@ class EpisodeData:
     layout_hash: str
     mode: str
     source: str
-    """"policy", "teacher", ... of the first chunk"""
+    """"policy", "teacher", ... of the first chunk; empty where nobody planned"""
     seed: int
     states: Float32Array
     """(n+1, S)"""
