@@ -66,12 +66,13 @@ class AppendOnlyFile:
             with memoryview(self._pending) as waiting:
                 while end < self.tell():
                     end += os.pwrite(self._fd, waiting[end - self._committed :], end)
+            if sync:
+                # A failed sync may have lost the bytes, and is told only once: they are kept until it succeeds.
+                os.fdatasync(self._fd)
         except OSError:
             os.ftruncate(self._fd, self._committed)
             raise
         self._pending, self._committed = bytearray(), end
-        if sync:
-            os.fdatasync(self._fd)
 
     def close(self) -> None:
         """Let go of the file; what was not committed is lost."""

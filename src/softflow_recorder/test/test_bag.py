@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -66,6 +67,27 @@ def test_the_bytes_are_stored_unchanged_and_in_order(tmp_path: Path) -> None:
     with mcap_of(tmp_path / "bag").open("rb") as file:
         stored = [(c.topic, m.data) for _, c, m in make_reader(file, validate_crcs=True).iter_messages()]
     assert stored == [(topic, data) for topic, _, data in sent]
+
+
+def test_bytes_that_a_failed_sync_has_lost_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the kernel tells once: the next sync succeeds, though the pages have gone."""
+    writer = BagWriter(tmp_path / "bag", TYPESTORE, {})
+    before = mcap_of(writer.path).stat().st_size
+
+    def lose(file: int) -> None:
+        os.pwrite(file, bytes(os.fstat(file).st_size - before), before)
+        raise OSError(5, "Input/output error")
+
+    for stamp in range(5):
+        writer.write("/text", "std_msgs/msg/String", stamp, bytes(serialize_message(String(data=f"{stamp}"))))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lose)
+        with pytest.raises(OSError, match="Input/output error"):
+            writer.flush()
+    writer.close()
+    assert [message.data for _, _, message in read_messages(writer.path)] == [str(n) for n in range(5)]
 
 
 def test_mcap_holds_the_message_definitions(bag: Path) -> None:
