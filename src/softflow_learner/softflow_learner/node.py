@@ -82,7 +82,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         self.offering = Offering(self, self.session, rules, self.guard)
         self._refill()
         self.online = OnlineLearning(self.session.agent, self.session.replay)
-        self.online.rounds = int(self.session.extra.get("online_rounds", 0))
+        self.online.resume(self.session.extra)
         self.epoch = uuid.uuid4().hex
         self._items = 0
         self._arrived = time.monotonic()
@@ -175,7 +175,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         return f"waits for experience; the last came {time.monotonic() - self._arrived:.0f} s ago"
 
     def _save(self) -> Path:
-        self.session.extra["online_rounds"] = self.online.rounds
+        self.session.extra |= self.online.counts()
         return self.session.save()
 
     def _on_resume_point(
@@ -272,7 +272,7 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
 
     def close(self) -> None:
         """Leave a checkpoint and the final weights behind."""
-        self.session.extra["online_rounds"] = self.online.rounds
+        self.session.extra |= self.online.counts()
         self.session.finish_stage(self.offering.next_state())
         self.session.close()
         self.journal.close()

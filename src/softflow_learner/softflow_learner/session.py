@@ -50,6 +50,10 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+ONLINE_COUNTS = ("online_rounds", "online_rate")
+"""Of `extra`: updates done for the run's experience, see `OnlineLearning.counts`."""
+
+
 SPEC_SETTINGS = {field.name for field in dataclasses.fields(PolicySpec)} - {"state_dim", "action_dim"}
 """What a setting may say about the networks; the other two numbers are the task's."""
 
@@ -145,6 +149,7 @@ class Session:
     ) -> None:
         """Go on from the newest good checkpoint of the run, else of the run `resume`, or begin.
 
+        What `extra` says of experience, ONLINE_COUNTS, is taken from the run's own checkpoint only.
         `settings` are fields of `Config` and, in a new run, of `PolicySpec`; those of a checkpoint hold where
         none are given. Updates are shared with the processes of `world`, and worked out on its device.
 
@@ -154,13 +159,17 @@ class Session:
             ShelfError: the record of the versions on offer cannot be read.
         """
         self.run, self.task = run, task
-        restored = load_latest(run / "checkpoints")
+        own = restored = load_latest(run / "checkpoints")
         if restored is None and resume is not None:
             restored = load_latest(resume / "checkpoints")
         self.resumed = restored is not None
         self.refused = restored.refused if restored else ()
         """Newer checkpoints that are damaged, and why."""
         self.extra: Extra = dict(restored.extra) if restored else {}
+        if own is None:
+            # They count the experience of the other run, which stays there.
+            for name in ONLINE_COUNTS:
+                self.extra.pop(name, None)
         self.stage = str(self.extra.get("stage", ""))
         if restored:
             self.agent = restored.agent

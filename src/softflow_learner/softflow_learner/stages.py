@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,12 +82,30 @@ class OnlineLearning:
         self.rounds = 0
         """Done so far; whoever resumes sets it."""
 
+    def counts(self) -> dict[str, Any]:
+        """What `resume` needs, for a checkpoint's `extra`: rounds, and those allowed for each step."""
+        rate = self.agent.config.update_to_data / self.replay.horizon
+        return {"online_rounds": self.rounds, "online_rate": rate}
+
+    def resume(self, extra: Mapping[str, Any]) -> None:
+        """Go on from `counts` of a checkpoint, once the replay is filled again.
+
+        At another rate than then, what was due stays due: a new rate is one for the steps to come.
+        """
+        self.rounds = int(extra.get("online_rounds", 0))
+        rate = extra.get("online_rate")
+        if rate is not None and rate != self.counts()["online_rate"]:
+            due = int(rate * self.replay.online_steps) - self.rounds
+            self.rounds = self._allowed() - due
+
     def due(self) -> int:
         """Rounds that the experience so far allows, less those done; 0 until there is enough of it."""
-        config, steps = self.agent.config, self.replay.online_steps
-        if steps < config.online_min_steps:
+        if self.replay.online_steps < self.agent.config.online_min_steps:
             return 0
-        return int(config.update_to_data * steps / self.replay.horizon) - self.rounds
+        return self._allowed() - self.rounds
+
+    def _allowed(self) -> int:
+        return int(self.agent.config.update_to_data * self.replay.online_steps / self.replay.horizon)
 
     def update(self) -> Scalars:
         """One round: a critic update, and every `actor_every` rounds an actor update."""

@@ -42,15 +42,15 @@ SETTINGS = {
 class Learner:
     """What the learner node does with a run directory, without the node."""
 
-    def __init__(self, run: Path, demos: Path) -> None:
-        self.session = Session(run, TASK, seed=3, settings=SETTINGS)
+    def __init__(self, run: Path, demos: Path, resume: Path | None = None, **settings: object) -> None:
+        self.session = Session(run, TASK, 3, SETTINGS | settings, resume)
         assert self.session.load_demonstrations(demos) == []
         self.session.stage = "online"
         self.journal = Journal(run / "experience")
         for item in self.journal.stored():
             self._add(item.payload)
         self.online = OnlineLearning(self.session.agent, self.session.replay)
-        self.online.rounds = int(self.session.extra.get("online_rounds", 0))
+        self.online.resume(self.session.extra)
 
     def _add(self, payload: bytes) -> None:
         add_payload(self.session.replay, payload, TASK.layout.hash)
@@ -70,7 +70,7 @@ class Learner:
 
     def save(self) -> None:
         """As the node does."""
-        self.session.extra["online_rounds"] = self.online.rounds
+        self.session.extra |= self.online.counts()
         self.session.save()
 
 
@@ -138,6 +138,44 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert [name for name in wanted if not torch.equal(wanted[name], found[name])] == []
     states = [learner.session.agent.numpy_rng.bit_generator.state for learner in (whole, pieces)]
     assert states[0] == states[1]
+
+
+def test_a_run_that_resumes_another_one_learns_from_its_first_steps(
+    tmp_path: Path, demos: Path, payloads: list[bytes]
+) -> None:
+    """The other run's experience stays there, and so do the updates that were done for it."""
+    first = run_through(tmp_path / "a", demos, payloads, ())
+    first.save()
+    second = Learner(tmp_path / "b", demos, tmp_path / "a")
+    assert second.session.agent.gradient_step == first.session.agent.gradient_step
+    second.push(1, payloads[0])
+    assert second.learn() == int(2.0 * 15 / 5)
+    second.save()
+    # From here on it has a checkpoint of its own.
+    again = Learner(tmp_path / "b", demos, tmp_path / "a")
+    assert again.online.rounds == second.online.rounds and again.online.due() == 0
+
+
+@pytest.mark.parametrize("ratio", [1.0, 4.0])
+def test_another_update_to_data_holds_for_the_steps_to_come(
+    tmp_path: Path, demos: Path, payloads: list[bytes], ratio: float
+) -> None:
+    run = tmp_path / "run"
+    first = Learner(run, demos)
+    for seq, payload in enumerate(payloads[:3], start=1):
+        first.push(seq, payload)
+    due = first.online.due() - first.learn(4)
+    assert due > 4
+    first.save()
+    second = Learner(run, demos, update_to_data=ratio)
+    assert second.online.due() == due
+    steps = second.session.replay.online_steps
+    second.push(4, payloads[3])
+    assert second.online.due() == due + int(ratio * (steps + 18) / 5) - int(ratio * steps / 5)
+    # Saved with the new rate, it goes on with that.
+    second.save()
+    again = Learner(run, demos, update_to_data=ratio)
+    assert again.online.rounds == second.online.rounds
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
