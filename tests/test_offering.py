@@ -1,7 +1,12 @@
-"""What a learner announces: to late robots, after a restart, when a robot refuses. The real node, in this process."""
+"""What a learner announces: to late robots, after a restart, when a robot refuses, when the disk is full.
+
+The real node, in this process.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 import zlib
 from array import array
@@ -18,6 +23,7 @@ from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from softflow_msgs.msg import EpisodeSegment, PolicyManifest, PolicyReceipt
 
+from softflow_learner.checkpoint import list_checkpoints
 from softflow_learner.journal import SEGMENT, Journal, Pushed, Stored
 from softflow_learner.node import LearnerNode
 from softflow_learner.session import Session
@@ -106,13 +112,17 @@ def hall(run: Path, **parameters: object) -> Iterator[Hall]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
+    return with_two_versions(tmp_path)
+
+
+def with_two_versions(run: Path) -> Path:
     """Versions 1 and 2 were in force."""
-    session = Session(tmp_path, TASK, seed=0, settings={"width": 8, "critic_width": 8})
+    session = Session(run, TASK, seed=0, settings={"width": 8, "critic_width": 8})
     session.stage = "offline"
     session.publish()
     session.finish_stage()
     session.close()
-    return tmp_path
+    return run
 
 
 def test_a_rollback_outlives_the_learner_and_holds_what_comes_next(run: Path) -> None:
@@ -192,6 +202,77 @@ def test_a_canary_goes_on_after_a_restart_with_the_episodes_that_were_stored(
         made.until(lambda: (end, 3) in made.heard, "the verdict")
         assert f"mean return {2 * reward:.4g} of version 3 over 2 episodes" in made.reasons[3]
         assert made.learner.session.shelf.active == (3 if end is ACTIVE else 2)
+
+
+@pytest.mark.parametrize(("reward", "end"), [(0.95, ACTIVE), (0.5, ROLLED_BACK)])
+def test_a_verdict_that_cannot_be_written_is_announced_when_it_is(
+    run: Path, reward: float, end: State
+) -> None:
+    with hall(run, canary_episodes=1, canary_period=1, settings="online_min_steps=1000") as made:
+        made.updates(1)
+        made.until(lambda: (CANDIDATE, 3) in made.heard, "the candidate")
+        in_the_way = run / "weights" / "versions.json.tmp"
+        in_the_way.mkdir()
+        for payload in (segment(0, 3, reward), segment(1, 2, 1.0)):
+            made.learner._learn_from(Stored(SEGMENT, payload))
+        made.until(made.learner.fault, "a fault")
+        assert made.learner.fault().startswith("weights not written") and (end, 3) not in made.heard
+        assert made.learner.session.shelf.active == 2, "robots have heard of no other"
+        in_the_way.rmdir()
+        made.until(lambda: (end, 3) in made.heard, "the verdict")
+        assert made.learner.fault() == "" and made.learner.counters["failed_writes"] >= 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave nothing."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+    return filler
+
+
+def test_on_a_full_disk_it_learns_on_and_writes_what_it_could_not_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    run = with_two_versions(small_disk / "run")
+    store(run, [segment(index, 2, 1.0) for index in range(20)])
+    settings = "online_min_steps=4,offline_fraction=0,batch_size=8,update_to_data=100"
+    with hall(run, publish_updates=20, checkpoint_period=1.0, settings=settings) as made:
+        learner = made.learner
+        made.until(lambda: learner.session.agent.gradient_step > 0, "an update")
+        filler = fill(small_disk)
+        parts = ("checkpoint", "weights", "status.json")
+        made.until(lambda: all(f"{part} not written" in learner.fault() for part in parts), "every fault")
+        assert "No space left" in learner.fault()
+        known, step = learner.session.version, learner.session.agent.gradient_step
+        assert known == max(version for _, version in made.heard) == Shelf(run / "weights").newest
+        made.until(lambda: learner.session.agent.gradient_step > step + 5, "more updates")
+        assert learner.session.version == known
+
+        filler.unlink()
+        made.until(lambda: not any(part in learner.fault() for part in parts), "no such fault any more")
+        made.until(lambda: (ACTIVE, known + 1) in made.heard, "the next version")
+        assert list_checkpoints(run / "checkpoints")[0].name > f"checkpoint_{step:012d}"
+
+        fill(small_disk)
+        learner.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            learner.journal.add([])
 
 
 def test_a_robot_that_joins_with_foreign_weights_gets_newer_ones_and_one_that_leaves_ends_the_learner(

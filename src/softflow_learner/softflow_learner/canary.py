@@ -70,6 +70,11 @@ class Canary:
         self.episodes, self.margin = episodes, margin
         self.returns: dict[int, list[float]] = {candidate: [], active: []}
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._refused: Verdict | None = None
+
+    def refuse(self, reason: str) -> None:
+        """The candidate has failed, whatever the returns."""
+        self._refused = Verdict(False, reason)
 
     def add(self, part: Part) -> None:
         """The next part of an episode."""
@@ -95,7 +100,9 @@ class Canary:
             found.append(episode.total)
 
     def verdict(self) -> Verdict | None:
-        """None until both have played their episodes."""
+        """None until both have played their episodes, or the candidate was refused."""
+        if self._refused is not None:
+            return self._refused
         tried, known = self.returns[self.candidate], self.returns[self.active]
         if min(len(tried), len(known)) < self.episodes:
             return None

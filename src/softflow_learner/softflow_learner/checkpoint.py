@@ -63,9 +63,13 @@ def save_checkpoint(root: Path, agent: Agent, extra: Extra | None = None, keep: 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     tensors, state = encode_agent(agent, extra)
-    _write(temporary / TENSORS, tensors)
-    _write(temporary / STATE, state)
-    fsync(temporary)
+    try:
+        _write(temporary / TENSORS, tensors)
+        _write(temporary / STATE, state)
+        fsync(temporary)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # half of it would take the room that others need
+        raise
     _replace(temporary, final)
     fsync(root)
     for old in list_checkpoints(root)[keep:]:

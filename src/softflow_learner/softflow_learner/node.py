@@ -16,6 +16,7 @@ from softflow_msgs.srv import GetResumePoint, PushExperience, SaveCheckpoint
 
 from softflow_learner.canary import Margin
 from softflow_learner.checkpoint import CheckpointError
+from softflow_learner.disk import WriteFaults
 from softflow_learner.journal import LABEL, Journal, JournalError, Stored
 from softflow_learner.messages import add_label, add_payload, from_item
 from softflow_learner.offering.node import Offering, OfferRules
@@ -30,6 +31,8 @@ from softflow_tasks import make_task, task_ids
 
 CREDITS = 8
 """Items that a recorder may send at once."""
+LOG_RETRY = 60.0
+"""[s] after which TensorBoard's log is tried again: each attempt leaves an empty file behind."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,13 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         p = self.params
         torch.set_num_threads(p.threads)
         self.guard = self.open_guard(p.key_file)
+        self.writes = WriteFaults(self.counters, self.get_logger().error, self.get_logger().info)
         self._lock = self._lock_run()
         self.session = self._open_session()
         self.journal = self._open_journal()
         margin = Margin(p.canary_margin, p.canary_margin_absolute)
         rules = OfferRules(p.publish_updates, p.canary_episodes, p.canary_period, margin)
-        self.offering = Offering(self, self.session, rules, self.guard)
+        self.offering = Offering(self, self.session, rules, self.guard, self.writes)
         self._refill()
         self.online = OnlineLearning(self.session.agent, self.session.replay)
         self.online.resume(self.session.extra)
@@ -159,14 +163,21 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         now = time.monotonic()
         if now - self._saved >= self.params.checkpoint_period:
             self._saved = now
-            self._save()
+            with self.writes.attempt("checkpoint"):
+                self._save()
         self.offering.poll()
         if self.online.due() <= 0:
             return 0.02
         scalars = self.online.update()
-        self.session.record(self.online.rounds, 0, scalars)
+        if self.session.count(scalars) and self.writes.due("TensorBoard", LOG_RETRY):
+            with self.writes.attempt("TensorBoard"):
+                self.session.log(scalars)
         self.offering.after_update()
         return 0.0
+
+    def fault(self) -> str:
+        """What is not on the disk."""
+        return self.writes.text
 
     def activity(self) -> str:
         """Updates stop by themselves when the robot brings nothing: how many there may be follows from its steps."""
@@ -243,7 +254,9 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
     ) -> SaveCheckpoint.Response:
         try:
             response.path, response.ok = str(self._save()), True
+            self.writes.written("checkpoint")
         except OSError as error:
+            self.writes.failed("checkpoint", error)
             response.message = str(error)
         return response
 
@@ -268,13 +281,20 @@ class LearnerNode(SoftflowNode[LearnerParameters]):
         message.header.stamp = self.get_clock().now().to_msg()
         self.status_pub.publish(message)
         self.counters["updates_per_second"] = round(message.updates_per_second)
-        session.write_status(self.online.rounds, 0)
+        with self.writes.attempt("status.json"):
+            session.write_status(self.online.rounds, 0)
 
     def close(self) -> None:
-        """Leave a checkpoint and the final weights behind."""
+        """Leave a checkpoint and the final weights behind, as far as the disk takes them."""
         self.session.extra |= self.online.counts()
-        self.session.finish_stage(self.offering.next_state())
-        self.session.close()
+        try:
+            self.session.finish_stage(self.offering.next_state())
+        except OSError as error:
+            self.get_logger().error(f"the end of the stage is not all written (checkpoint, weights): {error}")
+        try:
+            self.session.close()
+        except OSError as error:
+            self.get_logger().error(f"the last points of TensorBoard are not written: {error}")
         self.journal.close()
 
     def destroy_node(self) -> None:

@@ -198,18 +198,32 @@ class Session:
         return refused
 
     def record(self, step: int, total: int, scalars: Scalars) -> None:
-        """After each update: TensorBoard, rate, status file."""
+        """After each update: TensorBoard, rate, status file. Raises OSError."""
+        before = self._rate_from
+        if self.count(scalars):
+            self.log(scalars)
+        if self._rate_from != before:
+            self.write_status(step, total)
+
+    def count(self, scalars: Scalars) -> bool:
+        """After each update: rate, and whether it is time for a point in TensorBoard."""
         self.scalars = {**self.scalars, **scalars}
         self._updates += 1
-        if self._updates % LOG_EVERY == 0:
-            for name, value in scalars.items():
-                self.writer.add_scalar(f"{self.stage}/{name}", value, self.agent.gradient_step)
         now = time.monotonic()
         since, count = self._rate_from
         if now - since >= 1.0:
             self.updates_per_second = (self._updates - count) / (now - since)
             self._rate_from = (now, self._updates)
-            self.write_status(step, total)
+        return self._updates % LOG_EVERY == 0
+
+    def log(self, scalars: Scalars) -> None:
+        """A point in TensorBoard. Raises OSError; a writer that failed is done with, the next point has another."""
+        try:
+            for name, value in scalars.items():
+                self.writer.add_scalar(f"{self.stage}/{name}", value, self.agent.gradient_step)
+        except OSError:
+            self._writer = None
+            raise
 
     @property
     def writer(self) -> SummaryWriter:
@@ -219,7 +233,7 @@ class Session:
         return self._writer
 
     def write_status(self, step: int, total: int) -> None:
-        """Tell whoever watches the run directory where the stage stands."""
+        """Tell whoever watches the run directory where the stage stands. Raises OSError."""
         status = {
             "stage": self.stage,
             "step": step,
@@ -234,7 +248,7 @@ class Session:
         write_atomically(self.run / "status.json", json.dumps(status, indent=1).encode())
 
     def publish(self, state: State = State.ACTIVE, reason: str = "") -> Offer:
-        """Put the policy as it is now on the shelf under the next version."""
+        """Put the policy as it is now on the shelf under the next version. Raises OSError: it is not on it."""
         spec = self.agent.spec
         info = WeightsInfo(
             version=self.version + 1,
@@ -265,18 +279,18 @@ class Session:
         self.version = max(self.version, version)
 
     def _put(self, offer: Offer, state: State, reason: str) -> int:
-        self.version = offer.info.version
         self.shelf.put(offer, state, reason)
+        self.version = offer.info.version
         return self.version
 
     def save(self) -> Path:
-        """Write a checkpoint."""
+        """Write a checkpoint. Raises OSError."""
         self.extra["stage"] = self.stage
         self.extra["policy_version"] = self.version
         return save_checkpoint(self.run / "checkpoints", self.agent, self.extra)
 
     def finish_stage(self, state: State = State.ACTIVE) -> Path:
-        """Checkpoint, and the stage's weights on the shelf and under its name; returns their path."""
+        """Checkpoint, and the stage's weights on the shelf and under its name; returns their path. Raises OSError."""
         offer = self.publish(state)
         self.save()
         path = self.run / "policies" / f"{self.stage}.safetensors"

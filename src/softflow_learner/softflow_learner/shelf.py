@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,16 +137,16 @@ class Shelf:
             raise ShelfError(f"length is {length}, must be in [1, {BLOCK}]")
         return data[offset : offset + length], len(data)
 
-    # -- Changes, each durable when it returns
+    # -- Changes, each durable when it returns; none is made where OSError is raised
 
     def put(self, offer: Offer, state: State = State.ACTIVE, reason: str = "") -> Path:
         """Add a version; returns the file it was written to (atomically)."""
         path = self._path(offer.info.version)
         write_atomically(path, offer.data)
+        with self._recorded():
+            self.entries[offer.info.version] = _entry(offer, state, reason)
+            self._tidy()
         self._offers[offer.info.version] = offer
-        self.entries[offer.info.version] = _entry(offer, state, reason)
-        self._tidy()
-        self._write()
         return path
 
     def promote(self, version: int, reason: str) -> None:
@@ -161,13 +163,13 @@ class Shelf:
             )
         if self.entries[version].state is State.ROLLED_BACK:
             raise ShelfError(f"version {version} was rolled back: {self.entries[version].reason}")
-        self._change(version, State.ACTIVE, reason)
-        self._write()
+        with self._recorded():
+            self._change(version, State.ACTIVE, reason)
 
     def withdraw(self, version: int, reason: str) -> None:
         """A candidate has failed."""
-        self._change(version, State.ROLLED_BACK, reason)
-        self._write()
+        with self._recorded():
+            self._change(version, State.ROLLED_BACK, reason)
 
     def roll_back(self, target: int, reason: str) -> tuple[int, list[int]]:
         """Go back to a version that was in force; 0 = the one before the active one.
@@ -187,9 +189,9 @@ class Shelf:
                 f"{self.active}: {possible}"
             )
         newer = [v for v, e in self.entries.items() if v > target and e.state is not State.ROLLED_BACK]
-        for version in newer:
-            self._change(version, State.ROLLED_BACK, reason)
-        self._write()
+        with self._recorded():
+            for version in newer:
+                self._change(version, State.ROLLED_BACK, reason)
         return target, sorted(newer)
 
     def _possible(self) -> list[int]:
@@ -218,9 +220,17 @@ class Shelf:
         for version in sorted(set(self.entries) - keep)[:-REMEMBERED]:
             del self.entries[version]
 
-    def _write(self) -> None:
-        rows = [dataclasses.asdict(e) | {"state": e.state.name} for _, e in sorted(self.entries.items())]
-        write_atomically(self._directory / RECORD, json.dumps({"versions": rows}, indent=1).encode())
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Entries that are changed within are written at the end, or are what they were: robots hear of no others."""
+        before = dict(self.entries)
+        try:
+            yield
+            rows = [dataclasses.asdict(e) | {"state": e.state.name} for _, e in sorted(self.entries.items())]
+            write_atomically(self._directory / RECORD, json.dumps({"versions": rows}, indent=1).encode())
+        except OSError:
+            self.entries = before
+            raise
 
     def _path(self, version: int) -> Path:
         return self._directory / f"{version:06d}.safetensors"

@@ -105,6 +105,14 @@ def test_an_episode_does_not_count(parts: list[Part]) -> None:
     assert made.returns == {TRIED: [], KNOWN: []}
 
 
+def test_a_candidate_that_was_refused_fails_whatever_it_played() -> None:
+    made = canary(1)
+    made.add(part("a", TRIED, (9.0,)))
+    made.add(part("b", KNOWN, (1.0,)))
+    made.refuse("not finite")
+    assert made.verdict() == Verdict(False, "not finite")
+
+
 def test_episodes_that_never_end_do_not_pile_up() -> None:
     made = canary(1)
     for i in range(10 * OPEN_EPISODES):

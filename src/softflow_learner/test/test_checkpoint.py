@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -168,6 +169,19 @@ def test_a_crash_while_saving_leaves_the_last_one_in_force(
     assert list_checkpoints(tmp_path) == [good]
     monkeypatch.undo()
     assert save_checkpoint(tmp_path, trained) == list_checkpoints(tmp_path)[0]
+
+
+def test_half_a_checkpoint_that_the_disk_did_not_take_goes_again(tmp_path: Path, trained: Agent) -> None:
+    good = save_checkpoint(tmp_path, trained)
+    trained.gradient_step += 1
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(tmp_path, trained)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [good]
 
 
 def test_keep_must_be_positive(tmp_path: Path, trained: Agent) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from softflow_learner.session import Session, parse_settings
 from softflow_node.parameters import ParameterError
@@ -140,6 +142,25 @@ def test_status_says_where_the_stage_stands(tmp_path: Path) -> None:
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["stage"], status["step"], status["total"]) == ("warmup", 1, 10)
     assert status["scalars"] == {"loss": 0.5} and status["policy_version"] == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_goes_on_in_a_new_file_after_the_disk_took_no_more(tmp_path: Path) -> None:
+    """Its own writer raises the first error ever after."""
+    made = session(tmp_path)
+    made.stage = "online"
+    made._writer = SummaryWriter(str(tmp_path / "tensorboard"), flush_secs=0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            for _ in range(1000):  # the queue to its thread holds ten
+                made.log({"loss": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    made.log({"loss": 0.25})
+    made.close()
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
 
 
 def test_demonstrations_fit_the_normaliser_of_a_new_agent(tmp_path: Path) -> None:

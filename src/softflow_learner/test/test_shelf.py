@@ -112,6 +112,26 @@ def test_a_new_process_knows_the_newest_version_and_serves_the_old_files(tmp_pat
     assert again.block(9, 0, BLOCK)[0] == real(9).data
 
 
+def test_a_change_that_cannot_be_recorded_is_none(tmp_path: Path) -> None:
+    """Robots were told nothing of it."""
+    shelf = shelf_with(tmp_path, v1=ACTIVE, v2=ACTIVE, v3=CANDIDATE)
+    before = dict(shelf.entries)
+    in_the_way = tmp_path / f"{RECORD}.tmp"
+    in_the_way.mkdir()
+    for change in (
+        lambda: shelf.put(real(4)),
+        lambda: shelf.promote(3, "good"),
+        lambda: shelf.withdraw(3, "worse"),
+        lambda: shelf.roll_back(1, "worse"),
+    ):
+        with pytest.raises(OSError):
+            change()
+        assert shelf.entries == before == Shelf(tmp_path).entries
+    in_the_way.rmdir()
+    shelf.put(real(4))
+    assert Shelf(tmp_path).active == 4
+
+
 def test_a_folder_without_a_record_is_taken_as_it_is(tmp_path: Path) -> None:
     shelf_with(tmp_path, v3=ACTIVE, v4=ACTIVE)
     (tmp_path / RECORD).unlink()

@@ -13,6 +13,7 @@ from softflow_msgs.msg import PolicyManifest, PolicyReceipt
 from softflow_msgs.srv import FetchPolicyBlock, PromotePolicy, RollbackPolicy
 
 from softflow_learner.canary import Canary, Margin
+from softflow_learner.disk import WriteFaults
 from softflow_learner.messages import canary_part, to_manifest
 from softflow_learner.session import Session
 from softflow_learner.shelf import ShelfError
@@ -21,6 +22,8 @@ from softflow_node.messages import check_command, check_message, sign_message
 from softflow_node.node import SoftflowNode, latched
 from softflow_policy.versions import State
 
+WEIGHTS = "weights"
+"""What of an offer may fail to be written."""
 LISTEN = 2.0
 """[s] that a learner with an empty shelf listens for what robots have in force before its first offer."""
 YIELD = 10.0
@@ -43,8 +46,16 @@ class OfferRules:
 class Offering:
     """Announces each state on a latched writer of its own, so that a late robot hears the last of each."""
 
-    def __init__(self, node: SoftflowNode[Any], session: Session, rules: OfferRules, guard: Guard) -> None:
+    def __init__(
+        self,
+        node: SoftflowNode[Any],
+        session: Session,
+        rules: OfferRules,
+        guard: Guard,
+        writes: WriteFaults,
+    ) -> None:
         self._node, self.session, self.rules, self._guard = node, session, rules, guard
+        self._writes = writes
         self._freshness = Freshness()
         self.canary: Canary | None = None
         self._robots: dict[str, int] = {}
@@ -53,6 +64,8 @@ class Offering:
         self._led: set[str] = set()
         """Robots that had one of our versions in force."""
         self._offered = self._superseded = False
+        self._again = False
+        """The last offer could not be written."""
         self._listen_until = self._serve_from = 0.0
         # Only the learner that leads serves: the other one's "not on offer" would come first, being shorter.
         self._service: Service | None = None
@@ -87,17 +100,28 @@ class Offering:
     def poll(self) -> None:
         """The first offer of a learner that comes to robots with an empty shelf; the end of a canary."""
         self._serve()
-        if not self._offered and time.monotonic() >= self._listen_until:
+        if not self._writes.due(WEIGHTS):
+            return
+        first = not self._offered and time.monotonic() >= self._listen_until
+        if first or (self._again and self.canary is None):
             self.offer()
-        verdict = self.canary.verdict() if self.canary else None
+        if self.canary is not None:
+            self._judge(self.canary)
+
+    def _judge(self, canary: Canary) -> None:
+        verdict, version = canary.verdict(), canary.candidate
         if verdict is None:
             return
-        assert self.canary is not None
-        version, self.canary = self.canary.candidate, None
-        if verdict.promoted:
-            self.session.shelf.promote(version, verdict.reason)
-        else:
-            self.session.shelf.withdraw(version, verdict.reason)
+        try:
+            if verdict.promoted:
+                self.session.shelf.promote(version, verdict.reason)
+            else:
+                self.session.shelf.withdraw(version, verdict.reason)
+        except OSError as error:
+            self._writes.failed(WEIGHTS, error)
+            return
+        self._writes.written(WEIGHTS)
+        self.canary = None
         self._announce(version)
 
     def after_update(self) -> None:
@@ -115,12 +139,21 @@ class Offering:
         return State.CANDIDATE if tried or waits else State.ACTIVE
 
     def offer(self) -> None:
-        """Put the policy as it is now on the shelf, and announce it if it is for the robots."""
-        self._updates = 0
+        """Put the policy as it is now on the shelf, and announce it if it is for the robots.
+
+        `poll` tries again what the disk did not take: nothing is announced that is not on it.
+        """
+        self._updates, self._again = 0, False
         if self._superseded:
             return
         state = self.next_state()
-        info = self.session.publish(state).info
+        try:
+            info = self.session.publish(state).info
+        except OSError as error:
+            self._again = True
+            self._writes.failed(WEIGHTS, error)
+            return
+        self._writes.written(WEIGHTS)
         self._offered = True
         if state is State.CANDIDATE and not self.rules.canary_episodes:
             self._say(f"policy version {info.version} waits on the shelf: the last one was rolled back")
@@ -186,9 +219,7 @@ class Offering:
         text = f"{receipt.robot} refused version {receipt.version}: {receipt.detail}"
         self._node.refuse("weights", text)
         if ours and self.canary is not None and receipt.version == self.canary.candidate:
-            self.canary = None
-            self.session.shelf.withdraw(receipt.version, text)
-            self._announce(receipt.version)
+            self.canary.refuse(text)
 
     def _on_foreign(self, receipt: PolicyReceipt) -> None:
         """A robot that comes with another learner's weights gets newer ones; one that went over to it is lost."""
@@ -281,12 +312,13 @@ class Offering:
         """A newer candidate is judged anew, against the version that was promoted; an older one is withdrawn."""
         if self.canary is None:
             return
-        candidate, self.canary = self.canary.candidate, None
+        candidate = self.canary.candidate
+        if candidate < promoted:
+            self.canary.refuse(f"version {promoted} was promoted in its place")
+            return
+        self.canary = None
         if candidate > promoted:
             self._begin_canary(candidate)
-        elif candidate < promoted:
-            self.session.shelf.withdraw(candidate, f"version {promoted} was promoted in its place")
-            self._announce(candidate)
 
     def _on_rollback(
         self, request: RollbackPolicy.Request, response: RollbackPolicy.Response
