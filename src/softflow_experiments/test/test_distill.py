@@ -152,7 +152,7 @@ def test_a_folder_in_use_and_bad_settings_are_refused(
     assert main([*common, str(tmp_path / "used")]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert main([*common, str(tmp_path / "new"), "--set", "rounds=-1"]) == 2
-    assert "'rounds' is -1, must be in [0, 100]" in capsys.readouterr().err
+    assert "'rounds' is -1, must be in [0, 6]" in capsys.readouterr().err
     assert main([*common, str(tmp_path / "new"), "--set", "roundz=1"]) == 2
     assert "'roundz'" in capsys.readouterr().err
     assert main(["--teacher", str(tmp_path), "--out", str(tmp_path / "new")]) == 2

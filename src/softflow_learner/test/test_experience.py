@@ -92,7 +92,7 @@ def test_an_episode_in_which_nobody_planned_is_online_and_not_imitated(tmp_path:
 
 def test_a_human_who_took_the_hand_is_imitated_whoever_else_was_there(payload: bytes) -> None:
     """All of an episode, or some steps of one in which nobody planned."""
-    whole, some = array("B", [1] * 12), array("B", [0] * 4 + [1] * 8)
+    whole, some = [True] * 12, [False] * 4 + [True] * 8
     into = replay()
     add_payload(into, changed(payload, source="teleop", interventions=whole), HASH)
     assert into.size("offline") == 12 and into.windows(np.arange(12)).imitable.all()
