@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -246,23 +245,9 @@ def test_a_killed_recorder_loses_nothing_that_it_wrote_and_labels_follow(
         rig.stop()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def test_a_full_disk_holds_the_hand_until_somebody_says_go(context: Context, small_disk: Path) -> None:
+def test_a_full_disk_holds_the_hand_until_somebody_says_go(
+    context: Context, small_disk: Path, fill: Callable[[int], Path]
+) -> None:
     rig = Rig(context, small_disk)
     try:
         rig.start(DRIVER)
@@ -271,9 +256,7 @@ def test_a_full_disk_holds_the_hand_until_somebody_says_go(context: Context, sma
         rig.play("aaaaaaaa1", 20)
         rig.until(lambda: rig.spooled() == ["aaaaaaaa1"], "the episode is in the spool")
 
-        filler = small_disk / "filler"
-        room = os.statvfs(small_disk)
-        filler.write_bytes(bytes(room.f_bavail * room.f_frsize - 120_000))
+        filler = fill(120_000)
         rig.play("bbbbbbbb2", 1000, until=lambda: rig.health.mode == HandHealth.MODE_HOLD)
         assert rig.health.mode == HandHealth.MODE_HOLD and "No space left" in rig.health.reason
         rig.until(lambda: rig.status.level == DiagnosticStatus.ERROR, "an error on /diagnostics")

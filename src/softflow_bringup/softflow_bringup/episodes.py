@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -85,13 +84,6 @@ def gaps(done: Collection[int], count: int) -> list[tuple[int, int]]:
     return found
 
 
-def whole_episodes(text: str) -> int:
-    """The type of an option `--episodes`."""
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"is {text!r}, must be a whole number of at least 1")
-    return int(text)
-
-
 def check_same_arguments(name: str, arguments: Mapping[str, Any], run: Path, begun: bool) -> None:
     """Episodes of a run directory belong together: RUN/arguments.json keeps what made them.
 
@@ -101,10 +93,8 @@ def check_same_arguments(name: str, arguments: Mapping[str, Any], run: Path, beg
     """
     path = run / "arguments.json"
     defaults = {argument.name: argument.default for argument in load_arguments(name)}
-    wanted = {"graph": name}
-    for key, value in sorted({**defaults, **arguments}.items()):
-        if key not in MAY_DIFFER:
-            wanted[key] = _identity(key, value)
+    resolved = sorted({**defaults, **arguments}.items())
+    wanted = {"graph": name} | {key: _identity(key, v) for key, v in resolved if key not in MAY_DIFFER}
     if begun and path.exists():
         try:
             found = dict(json.loads(path.read_text()))

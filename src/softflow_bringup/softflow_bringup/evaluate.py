@@ -11,9 +11,10 @@ from pathlib import Path
 
 from softflow_bringup.cameras import add_pictures
 from softflow_bringup.domain import private_domain
-from softflow_bringup.episodes import GraphFailedError, run_episodes, whole_episodes
+from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.values import GraphError
 from softflow_experiments.statistics import bootstrap
+from softflow_node.arguments import within
 from softflow_tasks import make_task, task_ids
 
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--run", type=Path, default=None, help="directory; default: runs/eval-<name of the weights>"
     )
-    parser.add_argument("--episodes", type=whole_episodes, default=20)
+    parser.add_argument("--episodes", type=within(int, 1, 10**6), default=20)
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument(
         "--seed", type=int, default=0, help="of start states and noise; equal seeds are comparable"

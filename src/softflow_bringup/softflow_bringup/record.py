@@ -12,9 +12,10 @@ from typing import Any
 
 from softflow_bringup.cameras import add_pictures
 from softflow_bringup.domain import private_domain
-from softflow_bringup.episodes import GraphFailedError, run_episodes, whole_episodes
+from softflow_bringup.episodes import GraphFailedError, run_episodes
 from softflow_bringup.values import GraphError
 from softflow_experiments.statistics import bootstrap
+from softflow_node.arguments import within
 from softflow_recorder.bag import Summary
 from softflow_tasks import make_task, task_ids
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--run", type=Path, default=Path("runs/demos"), help="directory; an interrupted one goes on"
     )
-    parser.add_argument("--episodes", type=whole_episodes, default=60)
+    parser.add_argument("--episodes", type=within(int, 1, 10**6), default=60)
     parser.add_argument("--task", choices=task_ids(), default="CubeRotation-v0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--source", choices=("teacher", "teleop"), default="teacher", help="who shows how")

@@ -112,4 +112,4 @@ def test_a_damaged_file_of_arguments_is_named(tmp_path: Path) -> None:
 def test_the_number_of_episodes_is_checked(count: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         record(["--episodes", count])
-    assert f"--episodes: is {count!r}, must be a whole number of at least 1" in capsys.readouterr().err
+    assert f"--episodes: is {count!r}, must be a whole number in [1, 1000000]" in capsys.readouterr().err

@@ -6,9 +6,8 @@ Cells run in worker processes of one thread each. Finished cells are kept, inter
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +20,7 @@ from softflow_experiments.tasks import TASKS
 from softflow_experiments.trial import MAX_SEED, Cell, InterruptedTrialError, Trial
 from softflow_learner.agent import TrainingDivergedError
 from softflow_learner.checkpoint import CheckpointError
+from softflow_node.arguments import within
 from softflow_node.files import lock_directory
 from softflow_node.signals import StopFlag
 
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"{name:16} {method.help}" for name, method in METHODS.items()),
     )
-    seed, count = _within(int, 0, MAX_SEED), _within(int, 1, 10_000)
+    seed, count = within(int, 0, MAX_SEED), within(int, 1, 10_000)
     parser.add_argument("--tasks", nargs="+", metavar="NAME", choices=list(TASKS), default=list(TASKS))
     parser.add_argument(
         "--methods",
@@ -107,10 +107,10 @@ def _parser() -> argparse.ArgumentParser:
         help="see below",
     )
     parser.add_argument("--seeds", nargs="+", type=seed, metavar="SEED", default=[0, 1, 2])
-    parser.add_argument("--workers", type=_within(int, 1, 256), default=2, help="processes, one thread each")
+    parser.add_argument("--workers", type=within(int, 1, 256), default=2, help="processes, one thread each")
     parser.add_argument(
         "--minutes",
-        type=_within(float, 0.0, 10_000.0),
+        type=within(float, 0, 10_000),
         help="[min] online, robot time, instead of the tasks' own",
     )
     parser.add_argument("--episodes", type=count, default=20, help="of the evaluation after each stage")
@@ -128,26 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _within(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            wanted = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"is {text!r}, must be {wanted} in [{low:g}, {high:g}]")
-        return value
-
-    return parse
-
-
 def _cell(text: str) -> tuple[str, str, int]:
     task, method, seed = text.split("/") if text.count("/") == 2 else (text, "", "")
     for name, value, known in (("task", task, TASKS), ("method", method, METHODS)):
         if value not in known:
             raise argparse.ArgumentTypeError(f"is {text!r}: {name} {value!r}, allowed: {', '.join(known)}")
-    return task, method, int(_within(int, 0, MAX_SEED)(seed))
+    return task, method, int(within(int, 0, MAX_SEED)(seed))
 
 
 if __name__ == "__main__":

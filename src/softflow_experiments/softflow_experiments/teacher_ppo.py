@@ -41,6 +41,7 @@ from softflow_experiments.privileged import (
     save_teacher,
 )
 from softflow_learner.session import parse_settings
+from softflow_node.arguments import within
 from softflow_node.parameters import Validated, bounded, from_mapping
 from softflow_node.signals import StopFlag
 from softflow_policy.normalizer import Normalizer
@@ -262,23 +263,19 @@ def imitate_gait(model: PPO, config: TeacherConfig, log: Callable[[str], None]) 
     )
 
 
-def positive(text: str) -> int:
-    """An argument of the command line. Raises ArgumentTypeError."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}, must be an integer >= 1")
-    return int(text)
-
-
 def main(argv: Sequence[str]) -> int:
     """Entry point; returns the exit code, 2 after an error in what was asked for, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="softflow train teacher", description=__doc__)
-    parser.add_argument("--steps", type=positive, default=300_000, help="simulated, in all")
+    parser.add_argument("--steps", type=within(int, 1, 10**9), default=300_000, help="simulated, in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the teacher; goes on from it if there is one"
     )
     parser.add_argument(
-        "--save-every", type=positive, default=50_000, help="[steps] between two evaluations and saves"
+        "--save-every",
+        type=within(int, 1, 10**9),
+        default=50_000,
+        help="[steps] between two evaluations and saves",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TeacherConfig"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from recorder_toy import TYPESTORE, Published, Toy
 
 OPTIONS = Options({"robot": "/hand0"}, 20_000, 0.05, False, 5.0)
 CAMERA = "/hand0/wrist/image_raw/compressed"
+Fill = Callable[[int], Path]
 
 
 class Recorder:
@@ -265,34 +265,10 @@ def test_a_state_before_the_first_image_makes_the_episode_incomplete(tmp_path: P
     assert read_information(bag).custom["complete"] == "false"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(disk: Path, left: int) -> Path:
-    """Leave so many bytes."""
-    filler = disk / "filler"
-    with filler.open("wb") as file:
-        file.write(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - left))
-    return filler
-
-
-def test_a_full_disk_ends_the_episode_and_keeps_all_of_it(small_disk: Path) -> None:
+def test_a_full_disk_ends_the_episode_and_keeps_all_of_it(small_disk: Path, fill: Fill) -> None:
     toy = Toy.make(steps=400, mode="train")
     recorder = Recorder(small_disk / "bags")
-    filler = fill(small_disk, 90_000)
+    filler = fill(90_000)
     sent = 0
     # Rewards first: each observation is then a usable step.
     for topic, message in sorted(toy.messages(), key=lambda pair: pair[0] != "reward_label"):
@@ -322,10 +298,10 @@ def test_a_full_disk_ends_the_episode_and_keeps_all_of_it(small_disk: Path) -> N
 
 
 def test_a_process_that_dies_on_a_full_disk_leaves_a_sound_beginning(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, fill: Fill, tmp_path: Path
 ) -> None:
     recorder = Recorder(small_disk / "bags")
-    filler = fill(small_disk, 90_000)
+    filler = fill(90_000)
     toy = Toy.make(steps=400)
     for topic, message in toy.messages()[:-1]:
         recorder.add(topic, message)
@@ -342,12 +318,12 @@ def test_a_process_that_dies_on_a_full_disk_leaves_a_sound_beginning(
     np.testing.assert_array_equal(states, toy.states[: len(states)])
 
 
-def test_below_the_reserve_nothing_begins_and_what_runs_ends_readably(small_disk: Path) -> None:
+def test_below_the_reserve_nothing_begins_and_what_runs_ends_readably(small_disk: Path, fill: Fill) -> None:
     toy = Toy.make(mode="train")
     recorder = Recorder(small_disk / "bags", min_free_mb=1)
     for topic, message in toy.messages()[:10]:
         recorder.add(topic, message)
-    filler = fill(small_disk, 600_000)
+    filler = fill(600_000)
     recorder.recordings.poll(time.monotonic())
     assert "min_free_mb is 1" in recorder.disk.why and len(recorder.closed) == 1
     assert "min_free_mb" in read_information(recorder.closed[0]).custom["recovery"]

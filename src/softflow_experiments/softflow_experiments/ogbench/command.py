@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ from softflow_experiments.trial import InterruptedTrialError, check_plan
 from softflow_learner.agent import TrainingDivergedError
 from softflow_learner.checkpoint import CheckpointError
 from softflow_learner.session import parse_settings
+from softflow_node.arguments import within
 from softflow_node.files import lock_directory
 from softflow_node.signals import StopFlag
 
@@ -106,21 +106,23 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    seed, count = _whole(0, MAX_SEED), _whole(0, 10**8)
+    seed, count = within(int, 0, MAX_SEED), within(int, 0, 10**8)
     parser.add_argument("--env", choices=list(FAMILIES))
-    parser.add_argument("--task", type=_whole(1, MAX_TASK), help="default: the one with published figures")
+    parser.add_argument(
+        "--task", type=within(int, 1, MAX_TASK), help="default: the one with published figures"
+    )
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--updates", type=count, default=100_000, help="offline; default: 100000")
     parser.add_argument(
         "--online-steps", type=count, default=0, help="of the environment, after the updates; default: 0"
     )
     parser.add_argument(
-        "--transitions", type=_whole(1, 10**7), default=400_000, help="of play data; default: 400000"
+        "--transitions", type=within(int, 1, 10**7), default=400_000, help="of play data; default: 400000"
     )
     parser.add_argument("--data-seed", type=seed, default=0, help="of the play data")
     parser.add_argument("--data", type=Path, help="folder of the play data; default: OUT/data")
     parser.add_argument("--out", type=Path, default=Path("runs/ogbench"), help="default: runs/ogbench")
-    parser.add_argument("--episodes", type=_whole(1, 10_000), default=50, help="of the last evaluation")
+    parser.add_argument("--episodes", type=within(int, 1, 10_000), default=50, help="of the last evaluation")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of PolicySpec and Config"
     )
@@ -128,19 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", action="store_true", help="only make the table anew")
     parser.add_argument("--document", type=Path, help="Markdown file with the markers for the table")
     return parser
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value: float = int(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"is {text!r}, must be a whole number in [{low}, {high}]")
-        return int(value)
-
-    return parse
 
 
 if __name__ == "__main__":
