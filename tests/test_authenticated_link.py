@@ -28,7 +28,6 @@ from softflow_node.authentication import Guard, create_key
 from softflow_node.messages import check_message, sign_message
 from softflow_node.node import latched, reliable
 
-sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "softflow_recorder" / "test"))
 
 from recorder_toy import Toy

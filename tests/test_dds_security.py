@@ -18,6 +18,7 @@ import pytest
 import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
+from ros_permissions import allowed, used
 from softflow_msgs.msg import HandState
 from softflow_msgs.srv import SetMode
 
@@ -26,10 +27,6 @@ from softflow_bringup.keystore import main as make_keystore
 from softflow_bringup.supervisor import Supervisor
 from softflow_node.node import stream
 from softflow_node.security import secured_environment
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from ros_permissions import allowed, used
 
 pytestmark = pytest.mark.ros
 TIMEOUT = 30.0

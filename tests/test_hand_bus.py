@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from hand_probe import Driver, commands, driver_alone, stays_within_slew
 from lifecycle_msgs.msg import Transition
 from softflow_msgs.msg import HandHealth
 
 from hand_driver.emulator import EmulatedBus, EmulatedMotor
 from hand_driver.hand_file import load_hand
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from hand_probe import Driver, commands, driver_alone, stays_within_slew
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 JOINTS = ("index", "middle", "thumb")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
+from hand_probe import Driver, commands, driver_alone, pid_gone, publisher, stays_within_slew
 from lifecycle_msgs.msg import Transition
 from softflow_msgs.msg import ChunkResult, HandHealth
 from std_msgs.msg import String
@@ -19,10 +19,6 @@ from std_msgs.msg import String
 from hand_driver.calibration import calibration_hash, load_calibration
 from hand_driver.hand_file import load_hand
 from softflow_node.node import reliable
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from hand_probe import Driver, commands, driver_alone, pid_gone, publisher, stays_within_slew
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 of_a_hand_at_rest = pytest.mark.usefixtures("at_rest")

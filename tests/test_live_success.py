@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from ros_permissions import allowed, used
 from sensor_msgs.msg import CompressedImage
 from softflow_msgs.msg import EpisodeEvent, HandHealth, Observation, PolicyManifest, SuccessVerdict
 
@@ -44,10 +44,6 @@ from softflow_sim.tool_teacher import ToolTeacher, ToolTeacherStyle
 from softflow_tasks.episode import CLASSIFIER, Episode
 from softflow_tasks.node import SILENCE, EpisodeNode
 from softflow_tasks.tool_cut import REST_HEIGHT, ToolCut
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from ros_permissions import allowed, used
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 TASK = ToolCut()

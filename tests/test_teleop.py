@@ -23,6 +23,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
+from ros_permissions import allowed, used
 from sensor_msgs.msg import JointState
 from softflow_msgs.msg import EpisodeSegment, HandHealth, HandState
 from std_srvs.srv import SetBool, Trigger
@@ -42,10 +43,6 @@ from softflow_recorder.episode import EpisodeData
 from softflow_recorder.labelling import find_bag
 from softflow_recorder.labels import Label, read_labels
 from softflow_tasks import make_task
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from ros_permissions import allowed, used
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 TASK = make_task("CubeRotation-v0")

@@ -74,14 +74,14 @@ def build(run: Runner, interrupted: bool) -> None:
     for folder in BUILD.iterdir():
         if folder.is_dir() and folder.name not in names:
             shutil.rmtree(folder)
-    base = ["--merge-install", "--install-base", str(VENV)]
+    base, options = ["--merge-install", "--install-base", str(VENV)], ["-DSOFTFLOW_MSGS_CPP=OFF"]
     if ros_is_sourced():
-        base = ["--install-base", str(INSTALL)]
+        base, options = ["--install-base", str(INSTALL)], []
     # Through the environment's interpreter, whose path the installed node scripts then start with.
     command = [str(PYTHON), "-m", "colcon", "--log-base", str(LOG / "colcon"), "build", *base]
     command += ["--base-paths", str(SOURCES), "--build-base", str(BUILD), "--symlink-install"]
     command += ["--event-handlers", "console_direct+", "parallel_status-"]
-    command += ["--cmake-args", f"-DPython3_EXECUTABLE={PYTHON}", "-DBUILD_TESTING=OFF"]
+    command += ["--cmake-args", f"-DPython3_EXECUTABLE={PYTHON}", "-DBUILD_TESTING=OFF", *options]
     env = ros_environment()
     env["PYTHONDONTWRITEBYTECODE"] = "1"
     run(command, env)

@@ -133,7 +133,7 @@ def _cell(text: str) -> tuple[str, str, int]:
     for name, value, known in (("task", task, TASKS), ("method", method, METHODS)):
         if value not in known:
             raise argparse.ArgumentTypeError(f"is {text!r}: {name} {value!r}, allowed: {', '.join(known)}")
-    return task, method, int(within(int, 0, MAX_SEED)(seed))
+    return task, method, within(int, 0, MAX_SEED)(seed)
 
 
 if __name__ == "__main__":
