@@ -6,60 +6,14 @@ import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
-from stalls import STALL, Stalls
-
-ATTEMPTS_ON_A_STALLED_MACHINE = 5
+from attempts import Attempts
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What made a test fail the first time is shown too."""
-    if config.pluginmanager.hasplugin("rerunfailures"):
-        config.option.rerun_show_tracebacks = True
-        config.pluginmanager.register(Attempts(), "attempts")
-
-
-class Attempts:
-    """Which tests that failed are run again; the summary names them (RERUN).
-
-    Tests of running nodes share the machine with whatever else runs there: one that fails is run once more. It points
-    at a race, in the test or in what it tests. Any test is run again that failed while the machine stood still.
-    """
-
-    def __init__(self) -> None:
-        self.stalls = Stalls()
-        self.stalled: list[str] = []
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            condition = partial(self.again, item)
-            item.add_marker(pytest.mark.flaky(reruns=ATTEMPTS_ON_A_STALLED_MACHINE - 1, condition=condition))
-
-    def pytest_runtest_logstart(self) -> None:
-        self.stalls.longest()
-
-    def again(self, item: pytest.Item, error: BaseException | None) -> bool:
-        """Whether the attempt that just ended is to be repeated: of one that passed there is no error."""
-        if error is None:
-            return False
-        stall = self.stalls.longest()
-        attempt = item.execution_count  # type: ignore[attr-defined]
-        if stall >= STALL:
-            self.stalled.append(f"{stall:6.2f} s  {item.nodeid}, attempt {attempt}")
-            self.stalls.wait()
-        return stall >= STALL or (attempt == 1 and item.get_closest_marker("ros") is not None)
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.stalled:
-            terminalreporter.section("failed while the machine stood still")
-            for line in self.stalled:
-                terminalreporter.line(line)
-
-    def pytest_unconfigure(self) -> None:
-        self.stalls.close()
+    config.pluginmanager.register(Attempts(), "attempts")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -9,9 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 from . import wheels, workspace
 from .checks import require_tools
@@ -133,42 +135,57 @@ def _setup_command(arguments: list[str]) -> int:
 
 
 def _test_command(arguments: list[str]) -> int:
-    """Without arguments the tests of `ALGORITHMS` run beside the others, which wait much, and give way to them."""
+    """mypy, and without arguments the tests of `ALGORITHMS`, run beside the other tests, which wait much."""
     env: Environment = {"ROS_PYTHON_CHECK_FIELDS": "1", **run_environment()}
     apart = alone()
-    checks: list[tuple[list[str], list[str]]] = [
-        ([], ["ruff", "check", "."]),
-        ([], ["ruff", "format", "--check", "."]),
-        ([], ["mypy"]),
-        (apart, ["pytest", *(arguments or [f"--ignore={folder}" for folder in ALGORITHMS])]),
-    ]
-    rest = ["pytest", *ALGORITHMS, "-o", "cache_dir=.pytest_cache/algorithms"]
-    codes: list[int] = []
-    with contextlib.nullcontext() if arguments else _beside(apart, rest, env, codes):
-        for prefix, command in checks:
-            _announce(prefix, command)
-            line = [*prefix, str(PYTHON), "-m", *command]
-            codes.append(subprocess.run(line, cwd=ROOT, env=env).returncode)
+    first = [Check(["ruff", "check", "."]), Check(["ruff", "format", "--check", "."])]
+    tests, beside = Check(["pytest", *arguments], apart), [Check(["mypy"])]
+    if not arguments:
+        tests = Check(["pytest", *(f"--ignore={folder}" for folder in ALGORITHMS)], apart)
+        beside.append(Check(["pytest", *ALGORITHMS, "-o", "cache_dir=.pytest_cache/algorithms"], apart))
+    codes = [check.run(env) for check in first]
+    with _beside(beside, env, codes):
+        codes.append(tests.run(env))
     return next((code for code in codes if code), 0)
 
 
+@dataclass(frozen=True)
+class Check:
+    """A program of the virtual environment that has something to say of this tree."""
+
+    command: list[str]
+    prefix: Sequence[str] = ()
+
+    def line(self) -> list[str]:
+        return [*self.prefix, str(PYTHON), "-m", *self.command]
+
+    def run(self, env: Environment) -> int:
+        self.announce()
+        return subprocess.run(self.line(), cwd=ROOT, env=env).returncode
+
+    def announce(self) -> None:
+        where = " (in a network of its own)" if self.prefix else ""
+        print(f"\n$ {shlex.join(self.command)}{where}", flush=True)
+
+
 @contextlib.contextmanager
-def _beside(prefix: list[str], command: list[str], env: Environment, codes: list[int]) -> Iterator[None]:
-    """Runs meanwhile, when a core is idle; what it says comes at the end, its exit code into `codes`."""
-    line = [*prefix, "chrt", "--idle", "0", str(PYTHON), "-m", *command]
-    with tempfile.TemporaryFile() as said:
-        with subprocess.Popen(line, cwd=ROOT, env=env, stdout=said, stderr=subprocess.STDOUT) as process:
+def _beside(checks: list[Check], env: Environment, codes: list[int]) -> Iterator[None]:
+    """Runs meanwhile, when a core is idle; what they say comes at the end, their exit codes into `codes`."""
+    idle = ["chrt", "--idle", "0"]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        run = partial(subprocess.run, cwd=ROOT, env=env, **pipe)
+        running = [pool.submit(run, [*idle, *check.line()]) for check in checks]
+        try:
             yield
-        codes.append(process.returncode)
-        _announce(prefix, command)
-        said.seek(0)
-        shutil.copyfileobj(said, sys.stdout.buffer)
-        sys.stdout.flush()
-
-
-def _announce(prefix: list[str], command: list[str]) -> None:
-    where = " (in a network of its own)" if prefix else ""
-    print(f"\n$ {shlex.join(command)}{where}", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        for check, future in zip(checks, running, strict=True):
+            done = future.result()
+            codes.append(done.returncode)
+            check.announce()
+            print(done.stdout, end="", flush=True)
 
 
 def _clean_command(arguments: list[str]) -> int:
