@@ -1,4 +1,4 @@
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 package_name = "softflow_policy"
 
@@ -12,7 +12,16 @@ setup(
     ],
     # torch and safetensors are pip packages: see requirements/.
     install_requires=["setuptools"],
-    zip_safe=True,
+    zip_safe=False,
+    # Without a C compiler PyTorch does it all.
+    ext_modules=[
+        Extension(
+            f"{package_name}._native",
+            [f"{package_name}/native.c"],
+            extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math"],
+            optional=True,
+        )
+    ],
     maintainer="softflow maintainers",
     maintainer_email="maintainers@example.com",
     description="The flow policy over action chunks: flow, critic, planner, weights codec, inference node.",

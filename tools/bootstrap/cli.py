@@ -19,7 +19,7 @@ from . import wheels, workspace
 from .checks import require_tools
 from .environment import Environment, ros_is_sourced, run_environment
 from .isolation import alone
-from .paths import BUILD, INSTALL, LOG, PYTHON, ROOT, SETUP_LOG, VENV, venv_version
+from .paths import BUILD, INSTALL, LOG, PYTHON, ROOT, SETUP_LOG, SOURCES, VENV, venv_version
 from .steps import Runner, SetupError, Step, exclusive, log_tail, say
 from .torch import CHOICES, Torch, users_step
 
@@ -193,6 +193,10 @@ def _clean_command(arguments: list[str]) -> int:
     with exclusive():
         for folder in (VENV, BUILD, INSTALL, LOG):
             shutil.rmtree(folder, ignore_errors=True)
+        for compiled in SOURCES.glob(
+            "*/*/*.so"
+        ):  # A linked package has its compiled part beside its sources.
+            compiled.unlink()
     return 0
 
 

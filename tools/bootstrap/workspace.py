@@ -46,12 +46,12 @@ def inputs() -> str:
     stamp = STAMPS / "ros"
     mode = "sourced" if ros_is_sourced() else "bare"
     parts: list[object] = [mode, stamp.read_text() if stamp.exists() else ""]
-    # A Python package is one link to its folder, so nothing inside it asks for a new build.
+    # A Python package is one link to its folder, so nothing inside it but C asks for a new build.
     linked = {f"{name}/{name}" for name, manifest in packages().items() if _is_linked(manifest)}
     for folder in (SOURCES, ROOT / "launch", ROOT / "config"):
         for path in _files(folder):
             inside = path.relative_to(folder).parts
-            if "/".join(inside[:2]) in linked or "test" in inside[1:2]:
+            if "test" in inside[1:2] or ("/".join(inside[:2]) in linked and path.suffix != ".c"):
                 continue
             parts.append(str(path.relative_to(ROOT)))
             if path.name in _BUILD_FILES or path.suffix in _BUILD_SUFFIXES:

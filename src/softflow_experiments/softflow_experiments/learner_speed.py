@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from softflow_learner.config import Config
 from softflow_learner.parallel import DEVICES
 from softflow_learner.processes import gathered
 from softflow_learner.replay import Replay
+from softflow_policy.flow import ConditionalFlow
+from softflow_policy.native import NativeFlow, available
 from softflow_policy.policy import ChunkPolicy
 from softflow_policy.spec import PolicySpec
 
@@ -106,17 +109,24 @@ def shared(processes: int, batch: int, device: str, seconds: float) -> float:
         return rates({"round": action}, seconds)["round"]
 
 
-def chunk_cost(spec: PolicySpec, seconds: float) -> tuple[int, float, float]:
-    """Parameters of the flow; seconds for one chunk at batch 1; seconds for one product that reads as many weights."""
-    flow = ChunkPolicy(spec).flow
+def chunk_cost(spec: PolicySpec, seconds: float) -> tuple[int, dict[str, float]]:
+    """Parameters of the flow; seconds for one chunk at batch 1 by PyTorch ("torch") and by what acts ("native"), and
+    for one product that reads as many weights ("stream")."""
+    flow = cast(ConditionalFlow, ChunkPolicy(spec).flow)
+    acting = NativeFlow(flow) if available(flow) else flow
     count = sum(p.numel() for p in flow.parameters())
     state, noise = torch.randn(1, spec.state_dim), torch.randn(1, spec.horizon, spec.action_dim)
     weights, vector = torch.randn(count // 128, 128), torch.randn(128)
     with torch.inference_mode():
         found = rates(
-            {"chunk": lambda: flow.sample(state, noise), "stream": lambda: torch.mv(weights, vector)}, seconds
+            {
+                "torch": lambda: flow.sample(state, noise),
+                "native": lambda: acting.sample(state, noise),
+                "stream": lambda: torch.mv(weights, vector),
+            },
+            seconds,
         )
-    return count, 1.0 / found["chunk"], 1.0 / found["stream"]
+    return count, {name: 1.0 / rate for name, rate in found.items()}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -154,10 +164,14 @@ def main(argv: Sequence[str]) -> int:
     if options.ogbench:
         return 0
     torch.set_num_threads(1)
-    print("\n| flow | parameters | chunk, batch 1 [us] | weights once [us] | ratio |\n|---|---|---|---|---|")
+    print(
+        "\n| flow | parameters | chunk, PyTorch [us] | acting [us] | weights once [us] | acting / weights |"
+    )
+    print("|---|---|---|---|---|---|")
     for name, spec in SIZES.items():
-        count, chunk, stream = chunk_cost(spec, options.seconds)
-        print(f"| {name} | {count:,} | {chunk * 1e6:.0f} | {stream * 1e6:.0f} | {chunk / stream:.2f} |")
+        count, cost = chunk_cost(spec, options.seconds)
+        columns = " | ".join(f"{cost[part] * 1e6:.0f}" for part in ("torch", "native", "stream"))
+        print(f"| {name} | {count:,} | {columns} | {cost['native'] / cost['stream']:.2f} |")
     return 0
 
 

@@ -42,6 +42,7 @@ def load_policy(data: bytes, task: Task, said: Announcement | None = None) -> Lo
         raise WeightsError(f"(state_dim, action_dim) is {sizes}, task {task.id} has {wanted}")
     if said is not None:
         _check_announced(policy, info, said)
+    policy.settle()
     return LoadedPolicy(policy, info, said.sha256 if said else sha256(data), data)
 
 

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softflow_node.pictures import RGBImage
+from softflow_policy import native
 from softflow_policy.critic import EnsembleCritic
 from softflow_policy.eyes import Eyes, Images
 from softflow_policy.families import build_actor
+from softflow_policy.native import NativeFlow
 from softflow_policy.normalizer import Normalizer
 from softflow_policy.spec import PolicySpec
 
@@ -56,6 +58,13 @@ class ChunkPolicy(nn.Module):
         self.flow = build_actor(spec)
         self.critic = EnsembleCritic(spec)
         self.eyes = Eyes(spec) if spec.cameras else None
+        self._native: NativeFlow | None = None
+
+    def settle(self) -> None:
+        """The weights stay as they are from now on, so what samples them may be made for them."""
+        self.requires_grad_(False)
+        if native.available(self.flow):
+            self._native = NativeFlow(self.flow)
 
     def known(self, states: Tensor, images: Images | None = None) -> Tensor:
         """States (B, S) not normalised, pictures of a policy with eyes -> what actor and critic are given, (B, I)."""
@@ -76,7 +85,7 @@ class ChunkPolicy(nn.Module):
         Values are NaN for N = 1: nothing is to be ranked, so the critic is not asked.
         """
         known = self.known(state, images)
-        chunks, log_prob = self.flow.sample(known, noise)
+        chunks, log_prob = (self._native or self.flow).sample(known, noise)
         if noise.shape[0] == 1:
             return chunks, log_prob, torch.full_like(log_prob, torch.nan)
         values = self.critic(known.expand(noise.shape[0], -1), chunks.clamp(-1.0, 1.0)).mean(0)
