@@ -32,7 +32,7 @@ INLINE float exp_(float x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const int32_t bits = (whole + 127) << 23;
+    const uint32_t bits = (uint32_t)(whole + 127) << 23; /* of a NaN any: p is one too */
     float two;
     memcpy(&two, &bits, sizeof two);
     return p * two;
