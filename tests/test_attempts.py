@@ -21,7 +21,6 @@ def pytest_configure(config):
 """
 TESTS = """
 import os, signal, time
-from pathlib import Path
 import pytest
 
 MADE, ENDED = [], []

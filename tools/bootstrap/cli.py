@@ -193,9 +193,8 @@ def _clean_command(arguments: list[str]) -> int:
     with exclusive():
         for folder in (VENV, BUILD, INSTALL, LOG):
             shutil.rmtree(folder, ignore_errors=True)
-        for compiled in SOURCES.glob(
-            "*/*/*.so"
-        ):  # A linked package has its compiled part beside its sources.
+        # A linked package has its compiled part beside its sources.
+        for compiled in SOURCES.glob("*/*/*.so"):
             compiled.unlink()
     return 0
 

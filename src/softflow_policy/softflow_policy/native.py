@@ -1,7 +1,7 @@
 """One chunk at a time, fast: the default flow's sampling as one call of C that reads the weights once.
 
 A chunk costs some 130 calls of PyTorch otherwise, each longer than what it computes (docs/benchmarks.md, "Learner
-step"). The weights are packed when a policy is loaded: a flow that is still learning has to use PyTorch.
+step and chunk"). The weights are packed when a policy is loaded: a flow that is still learning has to use PyTorch.
 """
 
 from __future__ import annotations
