@@ -113,15 +113,16 @@ def chunk_cost(spec: PolicySpec, seconds: float) -> tuple[int, dict[str, float]]
     """Parameters of the flow; seconds for one chunk at batch 1 by PyTorch ("torch") and by what acts ("native"), and
     for one product that reads as many weights ("stream")."""
     flow = cast(ConditionalFlow, ChunkPolicy(spec).flow)
-    acting = NativeFlow(flow) if available(flow) else flow
+    acting = NativeFlow(flow) if available(flow) else None
     count = sum(p.numel() for p in flow.parameters())
     state, noise = torch.randn(1, spec.state_dim), torch.randn(1, spec.horizon, spec.action_dim)
+    given = state.numpy(), noise.numpy()
     weights, vector = torch.randn(count // 128, 128), torch.randn(128)
     with torch.inference_mode():
         found = rates(
             {
                 "torch": lambda: flow.sample(state, noise),
-                "native": lambda: acting.sample(state, noise),
+                "native": lambda: acting.sample(*given) if acting else flow.sample(state, noise),
                 "stream": lambda: torch.mv(weights, vector),
             },
             seconds,

@@ -2,6 +2,8 @@
 
    native.py packs the weights and tells the sizes; what this computes is `ConditionalFlow.sample`. */
 
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,11 +109,15 @@ INLINE float bounded(vec *raws, int count, float bound)
 INLINE int vectors_of(int count) { return (count + LANES - 1) / LANES; }
 
 /* sizes: inputs, D, width, couplings, further hidden layers; then of each coupling, in the order of sampling, how
-   many dimensions it keeps, their places, and the places of the others. Returns 1 if there is no memory. */
-CLONES int softflow_flow_sample(const int32_t *sizes, const float *weights, float bound, float std_bound,
-                                const float *state, const float *noise, int count, float *chunks, float *log_probs)
+   many dimensions it keeps, their places, and the places of the others. */
+enum { INPUTS, SIZE, WIDTH, COUPLINGS, FURTHER, PLACES };
+
+/* Returns 1 if there is no memory. */
+CLONES static int sample(const int32_t *sizes, const float *weights, float bound, float std_bound,
+                         const float *state, const float *noise, int count, float *chunks, float *log_probs)
 {
-    const int inputs = sizes[0], size = sizes[1], width = sizes[2], couplings = sizes[3], further = sizes[4];
+    const int inputs = sizes[INPUTS], size = sizes[SIZE], width = sizes[WIDTH];
+    const int couplings = sizes[COUPLINGS], further = sizes[FURTHER];
     const int wide = vectors_of(width), all = vectors_of(size);
     vec *const room = malloc(sizeof(vec) * ((2 + couplings) * wide + 5 * all));
     if (room == NULL)
@@ -128,7 +134,7 @@ CLONES int softflow_flow_sample(const int32_t *sizes, const float *weights, floa
 
     for (int row = 0; row < count; row++, noise += size, chunks += size) {
         const float *w = weights;
-        const int32_t *places = sizes + 5;
+        const int32_t *places = sizes + PLACES;
         float log_det = spread, square = 0.0f;
         for (int i = 0; i < size; i++)
             square += noise[i] * noise[i];
@@ -159,4 +165,153 @@ CLONES int softflow_flow_sample(const int32_t *sizes, const float *weights, floa
     }
     free(room);
     return 0;
+}
+
+/* -- Python */
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer sizes, weights;
+    float bound, std_bound;
+    Py_ssize_t horizon, actions;
+} Flow;
+
+/* How many weights such sizes have; -1 where they contradict themselves. */
+static Py_ssize_t weights_of(const int32_t *sizes, Py_ssize_t count)
+{
+    if (count < PLACES)
+        return -1;
+    const Py_ssize_t inputs = sizes[INPUTS], size = sizes[SIZE], width = sizes[WIDTH], couplings = sizes[COUPLINGS];
+    if (inputs < 1 || size < 1 || width < 1 || couplings < 0 || sizes[FURTHER] < 0)
+        return -1;
+    if (count != PLACES + couplings * (1 + size))
+        return -1;
+    const Py_ssize_t wide = vectors_of(width), all = vectors_of(size);
+    Py_ssize_t vectors = (1 + inputs) * wide + (1 + width) * (couplings * wide + 2 * all);
+    const int32_t *places = sizes + PLACES;
+    for (Py_ssize_t k = 0; k < couplings; k++, places += size) {
+        const int keeps = *places++;
+        if (keeps < 0 || keeps > size)
+            return -1;
+        for (Py_ssize_t i = 0; i < size; i++)
+            if (places[i] < 0 || places[i] >= size)
+                return -1;
+        vectors += keeps * wide + (1 + width) * (sizes[FURTHER] * wide + 2 * vectors_of(size - keeps));
+    }
+    return vectors * LANES;
+}
+
+static PyObject *flow_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    Flow *self = (Flow *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    if (!PyArg_ParseTuple(args, "y*y*ffnn", &self->sizes, &self->weights, &self->bound, &self->std_bound,
+                          &self->horizon, &self->actions)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    const Py_ssize_t count = weights_of(self->sizes.buf, self->sizes.len / 4);
+    if (count < 0 || self->weights.len != 4 * count ||
+        self->horizon * self->actions != ((const int32_t *)self->sizes.buf)[SIZE]) {
+        PyErr_SetString(PyExc_ValueError, "sizes and weights are not of one flow");
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void flow_dealloc(Flow *self)
+{
+    PyBuffer_Release(&self->sizes);
+    PyBuffer_Release(&self->weights);
+    Py_TYPE(self)->tp_free(self);
+}
+
+/* A contiguous array of float32 of this shape, a dimension of -1 being any; returns 0, or -1 with an error. */
+static int array(PyObject *object, const char *name, int flags, const Py_ssize_t *shape, int dims, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(object, view, flags | PyBUF_ND | PyBUF_FORMAT) == 0) {
+        int fits = view->ndim == dims && strcmp(view->format, "f") == 0;
+        for (int i = 0; fits && i < dims; i++)
+            fits = shape[i] < 0 || view->shape[i] == shape[i];
+        if (fits)
+            return 0;
+        PyBuffer_Release(view);
+    } else if (PyErr_ExceptionMatches(PyExc_TypeError)) /* no array at all */
+        return -1;
+    PyErr_Clear();
+    PyObject *const found = PyObject_GetAttrString(object, "shape");
+    PyObject *const type = found ? PyObject_GetAttrString(object, "dtype") : NULL;
+    PyObject *const must = type ? PyTuple_New(dims) : NULL;
+    for (int i = 0; must && i < dims; i++)
+        PyTuple_SET_ITEM(must, i, shape[i] < 0 ? PyUnicode_FromString("N") : PyLong_FromSsize_t(shape[i]));
+    if (must)
+        PyErr_Format(PyExc_ValueError, "%s has shape %S, %S, must have %S, float32, without gaps", name, found, type,
+                     must);
+    Py_XDECREF(found), Py_XDECREF(type), Py_XDECREF(must);
+    return -1;
+}
+
+static PyObject *flow_sample(Flow *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 4)
+        return PyErr_Format(PyExc_TypeError, "sample() takes 4 arguments, %zd were given", count);
+    const int32_t *sizes = self->sizes.buf;
+    Py_buffer state, noise, chunks, log_probs;
+    if (array(args[0], "state", 0, (Py_ssize_t[]){1, sizes[INPUTS]}, 2, &state))
+        return NULL;
+    if (array(args[1], "noise", 0, (Py_ssize_t[]){-1, self->horizon, self->actions}, 3, &noise))
+        goto no_noise;
+    const Py_ssize_t rows = noise.shape[0];
+    if (array(args[2], "chunks", PyBUF_WRITABLE, noise.shape, 3, &chunks))
+        goto no_chunks;
+    if (array(args[3], "log_prob", PyBUF_WRITABLE, &rows, 1, &log_probs))
+        goto no_log_probs;
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = sample(sizes, self->weights.buf, self->bound, self->std_bound, state.buf, noise.buf, (int)rows, chunks.buf,
+                    log_probs.buf);
+    Py_END_ALLOW_THREADS
+    if (failed)
+        PyErr_NoMemory();
+    PyBuffer_Release(&log_probs);
+no_log_probs:
+    PyBuffer_Release(&chunks);
+no_chunks:
+    PyBuffer_Release(&noise);
+no_noise:
+    PyBuffer_Release(&state);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef flow_methods[] = {
+    {"sample", (PyCFunction)(void (*)(void))flow_sample, METH_FASTCALL,
+     "state (1, S), noise (N, h, A); writes chunks (N, h, A), log_prob (N,). float32. Lets other threads run."},
+    {NULL}};
+
+static PyTypeObject flow_type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "softflow_policy._native.Flow",
+    .tp_doc = "Flow(sizes, weights, log_scale_max, log_std_max, horizon, action_dim), as native.py packs them.",
+    .tp_basicsize = sizeof(Flow),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = flow_new,
+    .tp_dealloc = (destructor)flow_dealloc,
+    .tp_methods = flow_methods,
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_native", .m_size = -1};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    if (PyType_Ready(&flow_type) < 0)
+        return NULL;
+    PyObject *const made = PyModule_Create(&module);
+    if (made != NULL && PyModule_AddObjectRef(made, "Flow", (PyObject *)&flow_type) < 0) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return made;
 }

@@ -6,12 +6,14 @@ step and chunk"). The weights are packed when a policy is loaded: a flow that is
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
+import importlib
 from functools import lru_cache
+from types import ModuleType
 from typing import TypeGuard, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softflow_policy.conditioners import MlpConditioner
@@ -21,20 +23,17 @@ from softflow_policy.flow import ConditionalFlow
 LANES, BLOCK = 16, 8 * 16
 """As in native.c: outputs are summed in vectors of LANES, BLOCK outputs at a time."""
 
+FloatArray = NDArray[np.float32]
+
 
 @lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL | None:
-    """The compiled part; None where there was no compiler when the package was built."""
-    spec = importlib.util.find_spec("softflow_policy._native")
-    if spec is None or spec.origin is None:
+def _compiled() -> ModuleType | None:
+    """The compiled part; None where there was no compiler when the package was built, or it was one for another
+    machine."""
+    try:
+        return importlib.import_module("softflow_policy._native")
+    except ImportError:
         return None
-    library = ctypes.CDLL(spec.origin)
-    pointer, number = ctypes.c_void_p, ctypes.c_float
-    library.softflow_flow_sample.argtypes = [
-        *(pointer, pointer, number, number),
-        *(pointer, pointer, ctypes.c_int, pointer, pointer),
-    ]
-    return library
 
 
 def available(flow: nn.Module) -> TypeGuard[ConditionalFlow]:
@@ -43,7 +42,7 @@ def available(flow: nn.Module) -> TypeGuard[ConditionalFlow]:
         isinstance(flow, ConditionalFlow)
         and all(isinstance(c.conditioner, MlpConditioner) for c in cast(list[AffineCoupling], flow.couplings))
         and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in flow.parameters())
-        and _library() is not None
+        and _compiled() is not None
     )
 
 
@@ -52,39 +51,26 @@ class NativeFlow:
 
     def __init__(self, flow: ConditionalFlow) -> None:
         """Raises ValueError where it is not `available`."""
-        if not available(flow):
+        compiled = _compiled()
+        if compiled is None or not available(flow):
             raise ValueError("this policy's sampling has no native counterpart here")
         couplings = [cast(AffineCoupling, c) for c in reversed(flow.couplings)]
         with torch.no_grad():
-            self._weights = torch.cat(_encoder(flow) + [part for c in couplings for part in _coupling(c)])
-        self._known, self._grid = (1, flow.encoder[0].in_features), tuple(flow.grid)
-        self._bound = couplings[0].log_scale_max
+            weights = torch.cat(_encoder(flow) + [part for c in couplings for part in _coupling(c)])
         width, further = flow.projection.in_features, len(_hidden(couplings[0]))
-        sizes = [self._known[1], flow.grid.size, width, len(couplings), further]
+        sizes = [flow.encoder[0].in_features, flow.grid.size, width, len(couplings), further]
         for coupling in couplings:
             sizes += [len(coupling.kept), *coupling.kept.tolist(), *coupling.moved.tolist()]
-        self._sizes = torch.tensor(sizes, dtype=torch.int32)
+        bounds = couplings[0].log_scale_max, LOG_STD_MAX
+        self._flow = compiled.Flow(np.array(sizes, np.int32), weights.numpy(), *bounds, *flow.grid)
 
-    def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, state: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
         """State (1, S) normalised, noise (N, h, A) -> chunks (N, h, A), log density (N,), all float32.
 
         Any number of threads may call it at once. Raises ValueError for other shapes or numbers.
         """
-        if state.shape != self._known or noise.shape[1:] != self._grid:
-            found = f"{tuple(state.shape)}, {tuple(noise.shape)}"
-            raise ValueError(
-                f"state and noise have shapes {found}, must have {self._known}, (N, *{self._grid})"
-            )
-        if state.dtype != torch.float32 or noise.dtype != torch.float32:
-            raise ValueError(f"state and noise are {state.dtype}, {noise.dtype}, must be torch.float32")
-        state, noise, count = state.contiguous(), noise.contiguous(), noise.shape[0]
-        chunks, log_prob = torch.empty_like(noise), torch.empty(count)
-        library = _library()
-        assert library is not None
-        flow = (self._sizes.data_ptr(), self._weights.data_ptr(), self._bound, LOG_STD_MAX)
-        given = (state.data_ptr(), noise.data_ptr(), count)
-        if library.softflow_flow_sample(*flow, *given, chunks.data_ptr(), log_prob.data_ptr()):
-            raise MemoryError("no memory to sample a chunk")
+        chunks, log_prob = np.empty(noise.shape, np.float32), np.empty(len(noise), np.float32)
+        self._flow.sample(state, noise, chunks, log_prob)
         return chunks, log_prob
 
 

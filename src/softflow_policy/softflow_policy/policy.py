@@ -85,7 +85,11 @@ class ChunkPolicy(nn.Module):
         Values are NaN for N = 1: nothing is to be ranked, so the critic is not asked.
         """
         known = self.known(state, images)
-        chunks, log_prob = (self._native or self.flow).sample(known, noise)
+        if self._native is None:
+            chunks, log_prob = self.flow.sample(known, noise)
+        else:
+            found = self._native.sample(known.numpy(), noise.numpy())
+            chunks, log_prob = torch.from_numpy(found[0]), torch.from_numpy(found[1])
         if noise.shape[0] == 1:
             return chunks, log_prob, torch.full_like(log_prob, torch.nan)
         values = self.critic(known.expand(noise.shape[0], -1), chunks.clamp(-1.0, 1.0)).mean(0)
