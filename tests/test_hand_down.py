@@ -12,6 +12,7 @@ import domain_coordinator
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -46,6 +47,7 @@ class Operator:
         self.health = HandHealth()
         self.learner = LearnerStatus()
         self.state = HandState()
+        self.clients: dict[str, Client] = {}
         node = self.node
         node.create_subscription(EpisodeEvent, "/hand0/episode_event", self.events.append, latched(100))
         node.create_subscription(HandHealth, "/hand0/hand_health", self._on_health, latched())
@@ -73,10 +75,15 @@ class Operator:
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         assert until(condition, TIMEOUT, lambda _: self.spin(0.02)), what
 
+    def connect(self, kind: Any, name: str) -> None:
+        """A call that must not come late is not kept waiting by discovery then."""
+        if name not in self.clients:
+            self.clients[name] = self.node.create_client(kind, f"/hand0/{name}")
+        self.wait(self.clients[name].service_is_ready, name)
+
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"/hand0/{name}")
-        self.wait(client.service_is_ready, name)
-        future = client.call_async(request)
+        self.connect(kind, name)
+        future = self.clients[name].call_async(request)
         self.wait(future.done, name)
         return future.result()
 
@@ -129,6 +136,7 @@ def test_an_emergency_stop_ends_the_episode_and_learning_waits_for_the_next(
     }
     with Supervisor(impatient(load_graph("online_rl", arguments)), log_directory=tmp_path / "log"):
         operator.wait(lambda: operator.learner.gradient_step > 0, "the learner has begun")
+        operator.connect(EStop, "estop")
         operator.wait(operator.in_mid_episode, "an episode is in its middle")
         assert operator.call(EStop, "estop", EStop.Request(reason="a finger is in the way")).ok
         operator.wait(lambda: bool(operator.ends("estop")), "the episode ends with the cause")

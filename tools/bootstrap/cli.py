@@ -23,8 +23,12 @@ from .paths import BUILD, INSTALL, LOG, PYTHON, ROOT, SETUP_LOG, SOURCES, VENV, 
 from .steps import Runner, SetupError, Step, exclusive, log_tail, say
 from .torch import CHOICES, Torch, users_step
 
-ALGORITHMS = ("src/softflow_experiments", "src/softflow_learner", "src/softflow_policy")
-"""Much computing, and no test of them is in a hurry."""
+COMPUTING = (
+    *("src/softflow_experiments", "src/softflow_learner", "src/softflow_policy"),
+    *("src/softflow_exchange", "src/softflow_perception", "src/softflow_sim", "src/softflow_tasks"),
+    *("src/hand_driver/test/test_streams.py", "tests/test_import_border.py"),
+)
+"""Tests that are not in a hurry, none of running nodes."""
 HERE = {
     "setup": "make the virtual environment and build the packages (every command does so when needed)",
     "test": "ruff, mypy and pytest; further arguments go to pytest",
@@ -135,14 +139,14 @@ def _setup_command(arguments: list[str]) -> int:
 
 
 def _test_command(arguments: list[str]) -> int:
-    """mypy, and without arguments the tests of `ALGORITHMS`, run beside the other tests, which wait much."""
+    """mypy, and without arguments the tests of `COMPUTING`, run beside the other tests, which wait much."""
     env: Environment = {"ROS_PYTHON_CHECK_FIELDS": "1", **run_environment()}
     apart = alone()
     first = [Check(["ruff", "check", "."]), Check(["ruff", "format", "--check", "."])]
     tests, beside = Check(["pytest", *arguments], apart), [Check(["mypy"])]
     if not arguments:
-        tests = Check(["pytest", *(f"--ignore={folder}" for folder in ALGORITHMS)], apart)
-        beside.append(Check(["pytest", *ALGORITHMS, "-o", "cache_dir=.pytest_cache/algorithms"], apart))
+        tests = Check(["pytest", *(f"--ignore={path}" for path in COMPUTING)], apart)
+        beside.append(Check(["pytest", *COMPUTING, "-o", "cache_dir=.pytest_cache/computing"], apart))
     codes = [check.run(env) for check in first]
     with _beside(beside, env, codes):
         codes.append(tests.run(env))
