@@ -58,6 +58,17 @@ def test_frames_pass_are_lost_and_pass_again(tmp_path: Path) -> None:
         assert 80 <= words.count("8") <= 190
 
 
+def test_what_is_under_way_when_the_link_is_cut_is_lost() -> None:
+    with hosts.Network(["a", "b"]) as network:
+        a, b = network.hosts["a"], network.hosts["b"]
+        network.impair(0.0, 600.0)
+        a.run(sys.executable, "-I", "-c", SEND, b.address, "100", "20")
+        forwarded, lost = network.cut()
+        now = network.frames()
+        assert now[0] == forwarded
+        assert now[1] > lost
+
+
 def test_a_host_has_a_shared_memory_of_its_own_and_leaves_nothing(tmp_path: Path) -> None:
     before = {p.name for p in Path("/dev/shm").iterdir()}
     with hosts.Network(["a", "b"]) as network:

@@ -2,7 +2,8 @@
 
 Run by path, `python -I -S wire.py SEED INTERFACE...` as root; standard library only. Every interface is the near end
 of a veth pair whose far end is a host's. Lines on standard input: `LOSS DELAY`, the share of frames that is lost and
-the delay [s] of the others, each way; 1 0 is a cut. Each is answered by a line with the frames forwarded and lost.
+the delay [s] of the others, each way; 1 0 is a cut, which frames under way do not survive. Each is answered by a line
+with the frames forwarded and lost until then.
 """
 
 from __future__ import annotations
@@ -74,6 +75,13 @@ class Switch:
             targets = [known] if known is not None else [p for p in self.ports if p is not port]
             heapq.heappush(self._under_way, (now + self.delay, next(self._numbers), frame, targets))
 
+    def impair(self, loss: float, delay: float) -> None:
+        """From now on."""
+        self.loss, self.delay = loss, delay
+        if loss >= 1.0:
+            self.lost += len(self._under_way)
+            self._under_way.clear()
+
     def send_due(self, now: float) -> float:
         """Send what has been under way long enough; returns seconds until the next frame is due."""
         while self._under_way and self._under_way[0][0] <= now:
@@ -101,8 +109,8 @@ def main(arguments: list[str]) -> None:
             line = sys.stdin.readline()
             if not line:
                 return
-            switch.loss, switch.delay = map(float, line.split())
             print(switch.forwarded, switch.lost, flush=True)
+            switch.impair(*map(float, line.split()))
         wait = switch.send_due(time.monotonic())
 
 
