@@ -17,11 +17,10 @@ from softflow_policy import native
 from softflow_policy.critic import EnsembleCritic
 from softflow_policy.eyes import Eyes, Images
 from softflow_policy.families import build_actor
-from softflow_policy.native import NativeFlow
+from softflow_policy.native import FloatArray, NativeFlow
 from softflow_policy.normalizer import Normalizer
 from softflow_policy.spec import PolicySpec
 
-FloatArray = NDArray[np.float32]
 DEPLOYED_TEMPERATURE = 0.5
 """Of a policy that is to do well, not to explore: chosen on the cube's seed 10 (docs/benchmarks.md)."""
 
