@@ -21,6 +21,7 @@ from hand_driver.playback import Chunk, ChunkPlayback, Playing
 from hand_driver.safety import Refusal, clamp_action
 from hand_driver.safety_core import Decision, Mode, Safety, Wanted
 from hand_driver.safety_lease import Priority
+from hand_driver.safety_reading import Plausibility
 from hand_driver.step import Outcome, Step
 from hand_driver.trajectory import Trajectory
 
@@ -59,6 +60,7 @@ class Driver:
         names = hand.description.action_names
         self.safety = Safety(spec)
         self.mover = Mover(self.safety)
+        self.plausibility = Plausibility(spec)
         self.playback = ChunkPlayback(len(names), spec.period, max_lead=spec.safety.max_expiry)
         self.counters: Counter[str] = Counter()
         self.read_time, self.write_time = Histogram(), Histogram()
@@ -111,8 +113,8 @@ class Driver:
     def start(self, now: float) -> None:
         """Connect, and begin at rest at the pose in which the hand is. Raises OSError."""
         self.hand.connect()
-        self.reading, self.has_read = self.hand.read(), True
-        unknown = self._implausible(self.reading)
+        self.reading, self.has_read = self._read_anew(), True
+        unknown = self.plausibility.unknown(self.reading)
         if unknown:
             raise OSError(f"{self.spec.name}: the pose at the start is unknown: {unknown}")
         self._place(self.reading.position, now)
@@ -122,7 +124,9 @@ class Driver:
 
     def verify(self) -> None:
         """Whether the pose is known well enough to begin to move. Raises Refusal."""
-        unknown = "the bus could not be read" if not self._read_ok else self._implausible(self.reading)
+        unknown = (
+            "the bus could not be read" if not self._read_ok else self.plausibility.unknown(self.reading)
+        )
         if unknown:
             raise Refusal(f"{self.spec.name}: the pose is unknown: {unknown}")
         for fault in self.safety.faults.values():
@@ -146,22 +150,6 @@ class Driver:
         self.safety.hold(reason)
         return self._take_preempted() or self.playback.flush()
 
-    def _implausible(self, reading: Reading) -> str:
-        """Why a pose cannot be trusted to begin from; empty when it can.
-
-        A motor that was restarted may have lost a turn; its joint would be driven into a hard stop.
-        """
-        margin = self.spec.safety.max_jump
-        for joint, angle, valid in zip(self.spec.joints, reading.position, reading.valid, strict=True):
-            if not (valid and np.isfinite(angle)):
-                return f"{joint.name} was not read"
-            if not joint.lower - margin <= angle <= joint.upper + margin:
-                return (
-                    f"{joint.name} is at {angle:.3f}, more than {margin} beyond [{joint.lower}, {joint.upper}]: "
-                    "calibration, or a lost turn of its motor?"
-                )
-        return ""
-
     def _place(self, pose: FloatArray, now: float) -> None:
         self.safety.start(pose, now)
         self.at = replace(self.at, command=np.array(pose))
@@ -178,7 +166,7 @@ class Driver:
         targets = self.hand.reset(seed)
         if targets is not None:
             self._place(targets, now)
-            self.reading = self.hand.read()
+            self.reading = self._read_anew()
         self.robot_ns += round(self.spec.period * NANOSECONDS)
         rest = self.actions.rest_action()
         self.at = replace(
@@ -346,13 +334,17 @@ class Driver:
 
     def _command(self, decision: Decision) -> FloatArray | None:
         """Targets (J,) as they were sent, None when they were not."""
-        if self._mute:
-            return None
         began = self._clock()
         try:
+            if self._mute:
+                # No target is sent to a hand that did not come back; what its motors may draw is.
+                relaxed = np.minimum(decision.stiffness, self.spec.safety.relax_stiffness)
+                self.hand.set_stiffness(relaxed)
+                return None
             sent = self.hand.command(decision.target, decision.stiffness)
         except OSError as error:
-            self.safety.wrote(ok=False)
+            if not self._mute:
+                self.safety.wrote(ok=False)
             self._note("write", error)
             return None
         finally:
@@ -363,12 +355,18 @@ class Driver:
     def _read(self) -> None:
         began = self._clock()
         try:
-            self.reading, self._read_ok = self.hand.read(), True
+            self.reading, self._read_ok = self.plausibility.check(self.hand.read(), self.robot_time), True
         except OSError as error:
             self.reading = replace(self.reading, valid=np.zeros_like(self.reading.valid))
             self._read_ok = False
             self._note("read", error)
         self.read_time.add(self._clock() - began)
+
+    def _read_anew(self) -> Reading:
+        """A reading that does not depend on those before, and that a second one confirms. Raises OSError."""
+        self.plausibility.forget()
+        self.plausibility.check(self.hand.read(), self.robot_time)
+        return self.plausibility.check(self.hand.read(), self.robot_time)
 
     def _note(self, what: str, error: OSError) -> None:
         self.counters[f"{what}_errors"] += 1
@@ -378,6 +376,7 @@ class Driver:
         self.counters["control_steps"] += 1
         self.counters["expired_chunks"] = self.playback.expired
         self.counters["starved_steps"] += int(starved)
+        self.counters["misread_positions"] = self.plausibility.misread
         self.counters.update({k: v - self.counters[k] for k, v in self.safety.counters.items()})
 
     def recover(self, reason: str) -> None:
@@ -387,8 +386,8 @@ class Driver:
         self._mute = True
         try:
             self._limp = limp = self._limp | self.hand.recover()
-            self.reading, self._read_ok = self.hand.read(), True
-            unknown = self._implausible(self.reading) if limp.any() else ""
+            self.reading, self._read_ok = self._read_anew(), True
+            unknown = self.plausibility.unknown(self.reading, whole=bool(limp.any()))
             if unknown:
                 raise OSError(unknown)
             # A joint that had lost its torque is held where it is now; the others keep what they were told.

@@ -83,6 +83,9 @@ class Hand(Protocol):
         Returns the targets as they were really sent. Raises OSError.
         """
 
+    def set_stiffness(self, stiffness: FloatArray) -> None:
+        """Send the share (J,) of the current limits alone; targets stay as they are. Raises OSError."""
+
     def disconnect(self) -> None:
         """Close the bus; the hand is left in a safe state. Never raises."""
 

@@ -203,6 +203,12 @@ class _Parser:
         if (excess > 0).any():
             index = int(np.argmax(excess))
             raise self.error(f"pairs[{index}] is violated by the neutral pose, by {excess[index]:.4g}")
+        for joint in spec.joints:
+            if not joint.max_velocity < spec.safety.max_reading_speed:
+                raise self.error(
+                    f"safety.max_reading_speed is {spec.safety.max_reading_speed}, must be above "
+                    f"{joint.max_velocity}, joints.{joint.name}.max_velocity"
+                )
         if spec.backend == "dynamixel" and len(spec.motors) != len(spec.joints):
             raise self.error(
                 f"motors has {len(spec.motors)} entries, must have {len(spec.joints)}, as joints"

@@ -65,6 +65,9 @@ class SafetySettings(Validated):
     read_failures: int = bounded(3, low=1, high=1000, doc="in a row, then a fault")
     write_failures: int = bounded(3, low=1, high=1000, doc="in a row, then a fault")
     max_age: float = bounded(0.1, low=1e-3, high=WIDE, unit="s", doc="of a reading; older: a fault")
+    max_reading_speed: float = bounded(
+        30.0, low=1e-3, high=WIDE, unit="rad/s", doc="of a joint between two readings; beyond: misread"
+    )
     frozen_time: float = bounded(0.3, low=1e-3, high=WIDE, unit="s", doc="bit-identical state, then a fault")
     frozen_motion: float = bounded(0.05, low=0.0, high=WIDE, unit="rad", doc="commanded meanwhile")
     current_time: float = bounded(0.3, low=0.0, high=WIDE, unit="s", doc="time constant of the load")

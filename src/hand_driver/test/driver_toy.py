@@ -37,7 +37,6 @@ class RecordingHand(MockHand):
     def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
         sent = super().command(targets, stiffness)
         self.sent.append(sent.copy())
-        self.stiffness = stiffness.copy()
         return sent
 
 

@@ -261,6 +261,35 @@ def test_a_recovery_that_fails_leaves_a_hot_hand_as_soft_as_it_was(bench: Bench)
             assert motor.limits and max(motor.limits) <= limit and motor.get("goal_current") == limit
 
 
+def test_a_hand_that_did_not_come_back_is_soft_and_still_derated(bench: Bench) -> None:
+    moving(bench)
+    with bench.bus.lock:
+        bench.motors[0].incurable = OVERLOAD
+        bench.motors[0].fail(OVERLOAD)
+    assert bench.until(faulty, periods=10).decision.mode is Mode.HOLD
+    with pytest.raises(Refusal, match="motor 1 reports overload after a restart"):
+        bench.driver.recover("tried")
+    with bench.bus.lock:
+        goals = [len(m.goals) for m in bench.motors]
+        assert [m.get("goal_current") for m in bench.motors[1:]] == [
+            600,
+            600,
+        ]  # the recovery did not come so far
+    bench.step()
+    with bench.bus.lock:
+        assert [m.get("goal_current") for m in bench.motors[1:]] == [180, 180]
+        bench.motors[2].thermal.value = bench.motors[2].thermal.ambient = 75.0
+    bench.until(lambda _: bench.motors[2].get("goal_current") == 36, periods=20)
+    with bench.bus.lock:
+        assert [len(m.goals) for m in bench.motors] == goals  # no target was sent
+        bench.motors[0].incurable = 0
+        bench.motors[2].thermal.value = bench.motors[2].thermal.ambient = 30.0
+    bench.until(lambda _: bool(bench.driver.reading.temperature[2] < 60.0), periods=10)
+    bench.driver.recover("repaired")
+    bench.until(lambda o: o.decision.mode is Mode.ACTIVE)
+    bench.check()
+
+
 def test_a_motor_that_presses_too_long_is_relaxed(bench: Bench) -> None:
     moving(bench)
     with bench.bus.lock:

@@ -392,7 +392,8 @@ def test_a_motor_that_lost_a_turn_is_not_driven_into_its_stop(turn: float) -> No
     rig.steps(20)
     np.testing.assert_array_equal(
         rig.world.target, taken_up
-    )  # nothing is sent to a motor whose turn is unknown
+    )  # nothing is sent to a motor whose turn is unknown,
+    assert (rig.hand.stiffness <= SPEC.safety.relax_stiffness).all()  # but what it may draw
     rig.world.position[1] -= turn
     rig.world.torque[1] = False  # turned back by hand, without torque
     rig.recover()

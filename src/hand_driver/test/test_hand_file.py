@@ -121,6 +121,11 @@ def test_the_digest_changes_with_every_value() -> None:
         (("joints", "mcp", "neutral"), 1.6, r"joints\.mcp: neutral is 1\.6, must be in \[-0\.5, 1\.5\]"),
         (("joints", "mcp", "max_current"), 0.1, r"joints\.mcp: max_current is 0\.1, must be above 0\.4"),
         (("joints", "mcp", "max_temperature"), 50.0, r"max_temperature is 50\.0, must be above 60\.0"),
+        (
+            ("safety", "max_reading_speed"),
+            1.0,
+            r"safety\.max_reading_speed is 1\.0, must be above \d\.\d, joints\.mcp\.max_velocity",
+        ),
         (("pairs", 0, "bound"), math.inf, r"pairs\[0\]\.bound is inf, must be a finite number"),
         (("pairs", 0, "joints", "tip"), 1.0, r"pairs\[0\]\.joints: joint 'tip' is unknown"),
         (

@@ -198,5 +198,33 @@ def test_the_current_limit_is_set_again_after_another_tool(ours: OrcaBackend, th
     np.testing.assert_allclose(theirs.get_motor_state().current, 450.0, atol=2.0)
 
 
+def test_recovering_stiffens_no_motor_of_a_relaxed_hand(
+    ours: OrcaBackend, theirs: MockOrcaHand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours.connect()
+    own, sent = theirs.set_max_current, []
+
+    def noted(current: float | list[float]) -> None:
+        sent.append(current)
+        own(current)
+
+    monkeypatch.setattr(theirs, "set_max_current", noted)
+    ours.set_stiffness(0.2 * ONES)
+    assert theirs.motor_client is not None
+    theirs.motor_client.latched_errors[3] = 32
+    ours.recover()
+    assert [np.max(limits) for limits in sent] == pytest.approx([90.0, 90.0])
+    ours.command(ours.read().position, ONES)
+    theirs.disconnect()
+    sent.clear()
+    ours.recover()  # connects anew: orca-core sets its own limit, and ours comes before anything else
+    relaxed = SPEC.safety.relax_stiffness * 450.0
+    assert [np.max(limits) for limits in sent[1:]] == pytest.approx([relaxed, relaxed])
+    np.testing.assert_allclose(theirs.get_motor_state().current, relaxed, atol=2.0)
+    theirs.disconnect()
+    with pytest.raises(OSError, match="orca_v2 is not connected"):
+        ours.set_stiffness(ONES)
+
+
 def test_it_is_the_class_of_the_package() -> None:
     assert issubclass(MockOrcaHand, OrcaHand)

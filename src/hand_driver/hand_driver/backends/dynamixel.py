@@ -135,12 +135,15 @@ class DynamixelHand:
         joint = self._spec.joints[int(np.argmax(np.abs(self._coupling[index])))]
         return min(int(share * joint.max_current / self._motors[index].current_unit + 1e-6), 2047)
 
-    def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
+    def set_stiffness(self, stiffness: FloatArray) -> None:
         shares = stiffness[np.argmax(np.abs(self._coupling), axis=1)]
         if (shares != self._stiffness).any():
             limits = {m: self._current_limit(i, shares[i]) for i, m in enumerate(self._ids)}
             self._bus.sync_write(dxl.GOAL_CURRENT, limits)
             self._stiffness = shares
+
+    def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
+        self.set_stiffness(stiffness)
         ticks = np.rint((self._coupling @ targets + self._offsets) * dxl.TICKS).astype(np.int64)
         self._bus.sync_write(dxl.GOAL_POSITION, dict(zip(self._ids, ticks.tolist(), strict=True)))
         return self._joints(ticks / dxl.TICKS)

@@ -62,6 +62,8 @@ class MockHand:
         self._share = 1.0 - np.exp(-spec.period / TIME_CONSTANT)
         self._rng = np.random.default_rng(0)
         self._last: Reading | None = None
+        self.stiffness = np.ones(len(spec.joints))
+        """That arrived last, (J,)."""
 
     def connect(self) -> None:
         self._reach()
@@ -80,10 +82,14 @@ class MockHand:
         if self.world.unplugged:
             raise OSError("mock: the bus is unplugged")
 
-    def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
+    def set_stiffness(self, stiffness: FloatArray) -> None:
         self._reach()
         if self.world.deaf:
             raise OSError("mock: the write was not taken")
+        self.stiffness = stiffness.copy()
+
+    def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
+        self.set_stiffness(stiffness)
         heard = np.ones(len(targets), dtype=np.bool_)
         heard[list(self.world.silent)] = False
         self.world.target = np.where(heard, targets, self.world.target)

@@ -63,7 +63,8 @@ class OrcaBackend:
         """Place of each joint's motor in what orca-core returns."""
         self._motor_ids = motors
         self._slope, self._base = np.ones(len(motors)), np.zeros(len(motors))
-        self._current_limit = np.full(len(motors), np.nan)
+        self._stiffness = np.full(len(motors), np.nan)
+        """As it was sent last; NaN where orca-core may have set limits of its own since."""
         self._temperature = np.full(len(motors), np.nan)
         self._limp = np.zeros(len(motors), dtype=np.bool_)
         self._faults: tuple[str, ...] = ()
@@ -80,6 +81,10 @@ class OrcaBackend:
                 )
 
     def connect(self) -> None:
+        self._join(np.ones(len(self._order)))
+
+    def _join(self, stiffness: FloatArray) -> None:
+        """Connect, at this share (J,) of the current limits. Raises OSError."""
         ok, message = self._hand.connect(interactive=False)
         if not ok:
             raise OSError(f"{self._spec.name}: {message}")
@@ -93,9 +98,9 @@ class OrcaBackend:
             self._hand.disconnect()
             raise OSError(f"{self._spec.name}: no motor answers for {absent}")
         self._hand.init_joints(move_to_neutral=False)
+        self._stiffness[:] = np.nan
+        self.set_stiffness(stiffness)
         self._map_motors()
-        self._current_limit[:] = np.nan  # orca-core has set its own
-        self._stiffen(np.ones(len(self._order)))
 
     def _map_motors(self) -> None:
         """Joint angle [deg] = slope * motor angle [rad] + base, so that one transfer gives all there is to know."""
@@ -151,23 +156,22 @@ class OrcaBackend:
         )
 
     def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
-        if not self._hand.is_connected():
-            raise OSError(f"{self._spec.name} is not connected")
-        self._stiffen(stiffness)
+        self.set_stiffness(stiffness)
         sent = np.clip(targets, self._low, self._high)
         degrees = np.degrees(sent)
         self._hand.set_joint_positions(dict(zip(self._spec.joint_names, degrees.tolist(), strict=True)))
         return sent
 
-    def _stiffen(self, share: FloatArray) -> None:
-        """Set current limits where they change, in the order of orca-core's motors."""
-        limits = share * self._spec.values("max_current") * 1000.0
-        if np.array_equal(limits, self._current_limit):
+    def set_stiffness(self, stiffness: FloatArray) -> None:
+        """Current limits are sent where they change, in the order of orca-core's motors."""
+        if not self._hand.is_connected():
+            raise OSError(f"{self._spec.name} is not connected")
+        if np.array_equal(stiffness, self._stiffness):
             return
-        ordered = np.zeros(len(limits))
-        ordered[self._order] = limits
-        self._hand.set_max_current(ordered.tolist())
-        self._current_limit = limits
+        limits = np.zeros(len(stiffness))
+        limits[self._order] = stiffness * self._spec.values("max_current") * 1000.0
+        self._hand.set_max_current(limits.tolist())
+        self._stiffness = stiffness.copy()
 
     def wait_period(self) -> float:
         now = time.monotonic()
@@ -179,15 +183,18 @@ class OrcaBackend:
 
     def recover(self) -> NDArray[np.bool_]:
         """orca-core restarts the motors that report an error, and gives them their torque back."""
+        soft = np.fmin(self._stiffness, self._spec.safety.relax_stiffness)
         if not self._hand.is_connected():
             self._limp[:] = True
-            self.connect()
+            self._join(soft)
         restarted = {action.motor_id for action in self._hand.poll_faults() if action.kind == "reboot"}
         self._limp |= np.array([m in restarted for m in self._motor_ids])
+        # A restarted motor has forgotten its limit.
+        self._stiffness[:] = np.nan
+        self.set_stiffness(soft)
         self._look()
         if self._faults:
             raise OSError(f"{self._spec.name}: {self._faults[0]} after a restart")
-        self._current_limit[:] = np.nan
         limp, self._limp = self._limp, np.zeros_like(self._limp)
         return limp
 

@@ -47,8 +47,10 @@ class SimulatedHand:
     def reset(self, seed: int) -> FloatArray:
         return self._scene.reset(seed)
 
-    def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
+    def set_stiffness(self, stiffness: FloatArray) -> None:
         """The simulated servos have one stiffness, whatever is asked for."""
+
+    def command(self, targets: FloatArray, stiffness: FloatArray) -> FloatArray:
         return self._scene.set_targets(targets)
 
     def wait_period(self) -> float:
