@@ -26,8 +26,8 @@ from hand_driver.step import Outcome, Step
 from hand_driver.trajectory import Trajectory
 
 NANOSECONDS = 1_000_000_000
-HUMAN_SOURCES = ("teleop", "human")
-"""Sources of chunks that take the hand from a policy."""
+TELEOP = "teleop"
+"""Source of a person's chunks, which take the hand from a policy; the recorder knows them by it, too."""
 STILL = 0.3
 """[s] that the hand is held before its pose is compared with the calibration."""
 
@@ -42,7 +42,7 @@ def check_holder(field: str, holder: str) -> None:
 
 def priority_of(source: str) -> Priority:
     """Of the source of a chunk."""
-    return Priority.HUMAN if source in HUMAN_SOURCES else Priority.POLICY
+    return Priority.HUMAN if source == TELEOP else Priority.POLICY
 
 
 class Driver:

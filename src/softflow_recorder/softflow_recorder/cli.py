@@ -48,8 +48,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def list_bags(directory: Path) -> int:
-    """Print one line a bag: name, complete, mode, source, steps, metrics."""
-    rows: list[tuple[str, ...]] = [("name", "complete", "mode", "source", "steps", "metrics")]
+    """Print one line a bag: name, complete, mode, source, steps, metrics, and the last reward given after the fact."""
+    rows: list[tuple[str, ...]] = [("name", "complete", "mode", "source", "steps", "metrics", "label")]
     rows += [_row(path) for path in bags_in(directory)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -61,12 +61,28 @@ def _row(path: Path) -> tuple[str, ...]:
     try:
         summary = read_summary(path)
     except BagError:
-        return (path.name, "damaged", "", "", "", "")
+        return (path.name, "damaged", "", "", "", "", "")
     if summary is None:
-        return (path.name, "not closed", "", "", "", "")
+        return (path.name, "not closed", "", "", "", "", "")
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in summary.metrics.items() if name != "steps")
     complete = "yes" if summary.complete else "recovered" if summary.recovered else "no"
-    return (path.name, complete, summary.mode, summary.source, str(summary.steps), metrics)
+    return (
+        path.name,
+        complete,
+        summary.mode,
+        summary.source,
+        str(summary.steps),
+        metrics,
+        _newest_label(path),
+    )
+
+
+def _newest_label(path: Path) -> str:
+    try:
+        labels = read_labels(path)
+    except LabelError:
+        return "damaged"
+    return f"{labels[-1].source} {labels[-1].values[-1]:g}" if labels else ""
 
 
 def show_bag(path: Path) -> int:

@@ -40,7 +40,7 @@ def test_list_is_a_table(bags: Path, capsys: pytest.CaptureFixture[str]) -> None
     (bags / "5-bad" / "metadata.yaml").write_text("nonsense")
     assert main(["list", str(bags)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "complete", "mode", "source", "steps", "metrics"]
+    assert lines[0].split() == ["name", "complete", "mode", "source", "steps", "metrics", "label"]
     assert lines[1].split() == ["1-aa", "yes", "demo", "teacher", "12", "rotations_per_minute", "2.50"]
     assert [line.split()[:2] for line in lines[2:]] == [
         ["2-bb", "yes"],
@@ -48,6 +48,19 @@ def test_list_is_a_table(bags: Path, capsys: pytest.CaptureFixture[str]) -> None
         ["4-open", "not"],
         ["5-bad", "damaged"],
     ]
+
+
+def test_list_tells_what_was_said_of_an_episode_afterwards(
+    bags: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["label", str(bags / "1-aa"), "--failure"]) == 0
+    assert main(["label", str(bags / "1-aa"), "--success"]) == 0
+    assert main(["label", str(bags / "2-bb"), "--failure", "--source", "classifier"]) == 0
+    (bags / "2-bb" / "labels").open("a").write("nonsense\n")
+    capsys.readouterr()
+    assert main(["list", str(bags)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1][-2:] == ["human", "1"] and lines[2][-1] == "damaged"
 
 
 def test_show_counts_topics_and_prints_custom_data(bags: Path, capsys: pytest.CaptureFixture[str]) -> None:

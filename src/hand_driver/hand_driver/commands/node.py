@@ -12,7 +12,7 @@ from softflow_msgs.srv import EStop, Lease, RecoverHand, ResetEStop, SetMode
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from hand_driver.control import check_holder
+from hand_driver.control import TELEOP, check_holder
 from hand_driver.messages import PRIORITIES, from_joint_trajectory
 from hand_driver.safety import Refusal
 from hand_driver.trajectory import with_targets
@@ -20,9 +20,6 @@ from softflow_node.node import reliable
 
 if TYPE_CHECKING:
     from hand_driver.node import DriverNode
-
-TELEOP = "teleop"
-"""Holder of joint targets whose header names none."""
 
 
 class Commands:
@@ -42,7 +39,7 @@ class Commands:
 
     def _on_targets(self, message: JointState) -> None:
         driver = self.node.driver
-        holder = message.header.frame_id or TELEOP
+        holder = message.header.frame_id or TELEOP  # where the header names none
         try:
             self.node.check_active()
             check_holder("header.frame_id", holder)
