@@ -82,15 +82,16 @@ def test_the_first_reading_is_believed_wherever_it_is(checked: Plausibility) -> 
 class Misreading(RecordingHand):
     """Its next readings of joint 1 are off by this much, one after the other."""
 
-    offsets: list[float]
+    def __init__(self) -> None:
+        super().__init__(SPEC)
+        self.offsets: list[float] = []
 
     def read(self) -> Reading:
         found = super().read()
-        offsets = getattr(self, "offsets", [])
-        if not offsets:
+        if not self.offsets:
             return found
         position = found.position.copy()
-        position[1] += offsets.pop(0)
+        position[1] += self.offsets.pop(0)
         return replace(found, position=position)
 
 
@@ -102,7 +103,7 @@ def rig_with(hand: Misreading) -> Rig:
 
 
 def test_a_misread_position_disturbs_no_movement() -> None:
-    hand = Misreading(SPEC)
+    hand = Misreading()
     rig = rig_with(hand)
     moving(rig)
     hand.offsets = [1.0, -1.0]
@@ -114,7 +115,7 @@ def test_a_misread_position_disturbs_no_movement() -> None:
 
 
 def test_a_joint_that_is_never_where_it_can_be_is_not_read() -> None:
-    hand = Misreading(SPEC)
+    hand = Misreading()
     rig = rig_with(hand)
     moving(rig)
     hand.offsets = [1.0, -1.0, 2.0, -2.0]
@@ -126,7 +127,7 @@ def test_a_joint_that_is_never_where_it_can_be_is_not_read() -> None:
 
 
 def test_an_encoder_that_lost_its_place_stops_the_hand_and_does_not_draw_it_there() -> None:
-    hand = Misreading(SPEC)
+    hand = Misreading()
     rig = rig_with(hand)
     moving(rig)
     before = rig.world.target.copy()
@@ -144,7 +145,7 @@ def test_an_encoder_that_lost_its_place_stops_the_hand_and_does_not_draw_it_ther
 
 
 def test_a_pose_that_the_next_reading_does_not_confirm_is_none_to_begin_from() -> None:
-    hand = Misreading(SPEC)
+    hand = Misreading()
     rig = rig_with(hand)
     rig.driver.close()
     hand.offsets = [0.0, 0.7]
