@@ -159,3 +159,11 @@ def test_a_chunk_of_a_human_cuts_off_that_of_the_policy() -> None:
     outcome = rig.step()
     assert outcome.stopped is not None and outcome.stopped.chunk.source == "policy"
     assert rig.driver.playback.source == "teleop" and outcome.decision.mode is Mode.ACTIVE
+
+
+def test_a_source_is_a_persons_by_the_name_that_the_recorder_knows_only() -> None:
+    rig = Rig()
+    moving(rig)
+    with pytest.raises(Refusal, match="the hand is held by 'policy'"):
+        rig.offer(rig.last, source="human")
+    assert rig.step().decision.mode is Mode.ACTIVE and rig.driver.playback.source == "policy"
