@@ -78,21 +78,43 @@ def test_what_is_no_picture_is_refused() -> None:
             check_format(text)
 
 
+def at(now: int) -> tuple[int, int]:
+    """A robot's clock that has just been heard."""
+    return now, now
+
+
 def watch() -> FrameWatch:
     made = FrameWatch(FrameLimits(64, 48, frozen_after=3))
-    assert made.picture(SECOND, SECOND, (64, 48), b"first") == ""
+    assert made.picture(SECOND, at(SECOND), (64, 48), b"first") == ""
     return made
 
 
 def test_a_camera_that_is_not_well_is_named() -> None:
     assert "no picture yet" in FrameWatch(FrameLimits(64, 48)).fault
-    assert "32x48" in watch().picture(2 * SECOND, 2 * SECOND, (32, 48), b"x")
-    assert "must be above" in watch().picture(SECOND, SECOND, (64, 48), b"x")
-    assert "+0.300 s off" in watch().picture(2 * SECOND, 2 * SECOND - 3 * SECOND // 10, (64, 48), b"x")
+    assert "32x48" in watch().picture(2 * SECOND, at(2 * SECOND), (32, 48), b"x")
+    assert "must be above" in watch().picture(SECOND, at(SECOND), (64, 48), b"x")
+    assert "+0.300 s off" in watch().picture(2 * SECOND, at(2 * SECOND - 3 * SECOND // 10), (64, 48), b"x")
     silent = watch()
     assert silent.check(SECOND + SECOND // 4) == ""
     assert "no picture for 2.00 s" in silent.check(3 * SECOND)
-    assert silent.picture(3 * SECOND + 1, 3 * SECOND + 1, (64, 48), b"back") == ""
+    assert silent.picture(3 * SECOND + 1, at(3 * SECOND + 1), (64, 48), b"back") == ""
+
+
+def test_a_robots_clock_that_is_late_makes_no_camera_bad() -> None:
+    """A hand driver that gets no processor for a moment says nothing; cameras go on with the host's clock."""
+    clock = RobotClock()
+    assert clock.span(6.0) is None
+    clock.hear(SECOND, 7.0)
+    span = clock.span(7.0 + 0.3)
+    assert span == (SECOND, SECOND + 300_000_000)
+    assert watch().picture(SECOND + 300_000_000, span, (64, 48), b"x") == "", (
+        "as the camera's reader stamps it"
+    )
+    assert watch().picture(SECOND + 1, span, (64, 48), b"x") == "", "a world that is late, too"
+    assert "+0.250 s off" in watch().picture(SECOND + 550_000_000, span, (64, 48), b"x")
+    assert "-0.300 s off" in watch().picture(SECOND + 1, (SECOND + 300_000_001,) * 2, (64, 48), b"x")
+    assert clock.span(9.0) == (SECOND, SECOND + round(1e9 * GAP)), "not for long"
+    assert clock.span(6.9) == (SECOND, SECOND), "heard later than that"
 
 
 def test_silence_is_measured_on_the_robots_clock() -> None:
@@ -101,9 +123,9 @@ def test_silence_is_measured_on_the_robots_clock() -> None:
         "a clock that stands still misses nothing"
     )
     assert "no picture for 5.50 s, limit 5.0 s" in made.check(8 * SECOND + SECOND // 2)
-    assert made.picture(9 * SECOND, 9 * SECOND, (64, 48), b"first") == ""
+    assert made.picture(9 * SECOND, at(9 * SECOND), (64, 48), b"first") == ""
     assert made.check(0) == "", "a clock that begins anew"
-    assert made.picture(1, 1, (64, 48), b"second") == ""
+    assert made.picture(1, at(1), (64, 48), b"second") == ""
     assert made.repeats(1) and not made.repeats(2)
 
 
@@ -151,10 +173,10 @@ def test_red_and_blue_that_are_swapped_show_at_the_mark() -> None:
 def test_equal_pictures_in_a_row_are_a_camera_that_hangs() -> None:
     made, faults = watch(), []
     for i in range(2, 7):
-        faults.append(made.picture(i * SECOND, i * SECOND, (64, 48), b"same"))
+        faults.append(made.picture(i * SECOND, at(i * SECOND), (64, 48), b"same"))
     assert [bool(f) for f in faults] == [False, False, False, True, True]
     assert "4 equal pictures" in faults[3]
-    assert made.picture(8 * SECOND, 8 * SECOND, (64, 48), b"other") == ""
+    assert made.picture(8 * SECOND, at(8 * SECOND), (64, 48), b"other") == ""
 
 
 def test_a_recorded_video_stands_in_for_a_device(tmp_path: Path) -> None:

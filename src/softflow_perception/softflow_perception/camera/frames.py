@@ -23,7 +23,7 @@ class FrameLimits:
     first_within: float = 5.0
     """[s] from the first look at the robot's clock to the first picture"""
     clock_offset: float = 0.2
-    """[s] between a picture's stamp and the robot's clock"""
+    """[s] between a picture's stamp and what the robot's clock may say"""
 
 
 class FrameWatch:
@@ -46,8 +46,14 @@ class FrameWatch:
         """Whether a picture of this stamp [ns] is the last one, sent again: a world that waits repeats its state."""
         return stamp == self._last
 
-    def picture(self, stamp: int, now: int, size: tuple[int, int], data: Data) -> str:
-        """Take in a picture of `size` (width, height) as it came over the wire; stamps [ns], robot clock.
+    def picture(self, stamp: int, clock: tuple[int, int], size: tuple[int, int], data: Data) -> str:
+        """Take in a picture of `size` (width, height) as it came over the wire.
+
+        Args:
+            stamp: [ns], robot clock.
+            clock: what the robot's clock says [ns], at least and at most.
+            size: (width, height) [pixels].
+            data: compared only with the one before.
 
         Returns the fault that it shows.
         """
@@ -55,7 +61,8 @@ class FrameWatch:
         mark = zlib.crc32(data)
         self._equal = self._equal + 1 if mark == self._mark else 0
         self._mark = mark
-        wanted, offset = (self.limits.width, self.limits.height), (stamp - now) / 1e9
+        wanted = (self.limits.width, self.limits.height)
+        offset = (stamp - min(max(stamp, clock[0]), clock[1])) / 1e9
         if size != wanted:
             self.fault = f"picture is {size[0]}x{size[1]}, the calibration is for {wanted[0]}x{wanted[1]}"
         elif before is not None and stamp <= before:

@@ -33,7 +33,7 @@ class Onlooker:
         try:
             check_format(text)
             # Whether its stamp is the robot's shows in that it finds no state.
-            fault = watch.picture(stamp, stamp, (0, 0), data)
+            fault = watch.picture(stamp, (stamp, stamp), (0, 0), data)
         except FrameError as error:
             fault = str(error)
         if fault:

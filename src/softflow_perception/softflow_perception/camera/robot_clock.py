@@ -1,4 +1,4 @@
-"""The robot's clock as a camera's reader needs it: at any moment, from what comes once a control period."""
+"""The robot's clock as those who read cameras need it: at any moment, from what comes once a control period."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ class RobotClock:
             self._last = 0
         # One assignment: a reader in another thread sees both numbers or neither.
         self._heard = (stamp, now)
+
+    def span(self, now: float) -> tuple[int, int] | None:
+        """Its last word, and what it may say by now: it is heard once a period, and a period may be late.
+
+        None before its first word.
+        """
+        heard = self._heard
+        if heard is None:
+            return None
+        return heard[0], heard[0] + round(1e9 * min(max(now - heard[1], 0.0), GAP))
 
     def at(self, now: float) -> int | None:
         """Robot time at a moment, now or just before; later with every call.

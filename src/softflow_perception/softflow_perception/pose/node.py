@@ -21,6 +21,7 @@ from softflow_node.parameters import ParameterError, bounded
 from softflow_node.pictures import check_format, decode_grey
 from softflow_perception.camera.frames import CameraHealth, FrameLimits, FrameWatch
 from softflow_perception.camera.messages import from_camera, to_health
+from softflow_perception.camera.robot_clock import RobotClock
 from softflow_perception.camera_model import CameraModel
 from softflow_perception.fiducial import Corners, TagDetector, estimate
 from softflow_perception.pose.messages import to_object_state
@@ -67,6 +68,7 @@ class PoseNode(SoftflowNode[PoseParameters]):
         self._places: dict[str, PoseStamped] = {}
         self._seen: dict[str, Corners] = {}
         self._stamp = 0
+        self._robot_clock = RobotClock()
         self._now = 0
         self._steps = Steps()
         self._complete_at = 0.0
@@ -134,6 +136,7 @@ class PoseNode(SoftflowNode[PoseParameters]):
 
     def _on_clock(self, message: Clock) -> None:
         self._now = from_stamp(message.clock)
+        self._robot_clock.hear(self._now, time.monotonic())
 
     def _on_hand(self, message: HandState) -> None:
         self._steps.add(from_stamp(message.header.stamp), message.episode_id, message.step)
@@ -173,7 +176,8 @@ class PoseNode(SoftflowNode[PoseParameters]):
         try:
             check_format(message.format)
             grey = decode_grey(data)
-            fault = watch.picture(stamp, self._now or stamp, (grey.shape[1], grey.shape[0]), data)
+            clock = self._robot_clock.span(time.monotonic()) or (stamp, stamp)
+            fault = watch.picture(stamp, clock, (grey.shape[1], grey.shape[0]), data)
             if fault:
                 raise ValueError(fault)
         except ValueError as error:
