@@ -19,23 +19,29 @@ _WATCHER = """
 import os, sys, threading, time
 
 worst = {}
+cpus = os.sched_getaffinity(0)
+watching = threading.Barrier(len(cpus) + 1)
 
 def watch(cpu):
-    os.sched_setaffinity(0, {cpu})
     try:
+        os.sched_setaffinity(0, {cpu})
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except OSError:
         pass  # not permitted: then the tests' own load counts too
+    before = time.monotonic()
+    watching.wait()
     while True:
-        before = time.monotonic()
         time.sleep(0.01)
-        worst[cpu] = max(worst.get(cpu, 0.0), time.monotonic() - before - 0.01)
+        now = time.monotonic()  # From the last look to this one: nothing goes unseen in between.
+        worst[cpu] = max(worst.get(cpu, 0.0), now - before - 0.01)
+        before = now
 
-for cpu in os.sched_getaffinity(0):
+for cpu in cpus:
     threading.Thread(target=watch, args=(cpu,), daemon=True).start()
+watching.wait()
 for _ in sys.stdin:
-    print(max(worst.values(), default=0.0), flush=True)
-    worst.clear()
+    # Taken before it is told: what is seen once the reader goes on counts for what the reader does next.
+    print(max([worst.pop(cpu, 0.0) for cpu in cpus]), flush=True)
 """
 
 
