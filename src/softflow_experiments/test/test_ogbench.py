@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from softflow_experiments.ogbench.environment import FAMILIES, available
+from softflow_experiments.rollout import acting
 from softflow_experiments.trial import InterruptedTrialError, OtherPlanError
 from softflow_learner.checkpoint import load_latest
 from softflow_learner.replay import Replay
+from softflow_policy.policy import DEPLOYED_TEMPERATURE
 
 if not available():
     pytest.skip("ogbench is not installed", allow_module_level=True)
@@ -199,7 +201,7 @@ def test_an_interrupted_cell_ends_with_the_same_bits(
         except InterruptedTrialError:
             pauses += 1
     assert pauses >= 2
-    assert resumed["success"] == whole["success"] and resumed["curve"] == whole["curve"]
+    assert all(resumed[name] == whole[name] for name in ("success", "deployed", "curve"))
     assert resumed["done"] == whole["done"] and sum(whole["done"].values()) > 0
     ours, theirs = weights(tmp_path / "pieces"), weights(tmp_path / "whole")
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
@@ -218,6 +220,23 @@ def test_a_directory_of_other_settings_or_data_is_refused(
     save(path, short("puzzle-3x3", seed=9))
     with pytest.raises(OtherPlanError, match="data_sha256"):
         tiny.run(tmp_path / "cell", tmp_path / "data")
+
+
+def test_the_last_episodes_are_played_with_all_of_the_noise_then_as_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.small(monkeypatch)
+    played: list[float] = []
+
+    def record(agent: Any, temperature: float = 1.0) -> Any:
+        played.append(temperature)
+        return acting(agent, temperature=temperature)
+
+    monkeypatch.setattr(tiny.cells, "acting", record)
+    found = tiny.run(tmp_path / "cell", tmp_path / "data")
+    assert played == [1.0] * len(found["curve"]) + [1.0, found["deployed_temperature"]]
+    assert found["deployed_temperature"] == DEPLOYED_TEMPERATURE < 1.0
+    assert len(found["deployed"]) == len(found["success"]) == found["evaluation_episodes"]
 
 
 # -- The command
@@ -264,12 +283,14 @@ def test_report_sets_ours_beside_the_published_figures(
         planned = tiny.cell(seed=seed, updates=100_000, settings=settings)
         path = tmp_path / planned.directory / "result.json"
         path.parent.mkdir(parents=True)
-        rest = {
+        rest: dict[str, Any] = {
             "success": [1.0, 0.0, 1.0, 1.0],
             "seconds": {"offline": 1800.0},
             "machine": "2 x m",
             "date": "d",
         }
+        if seed:
+            rest |= {"deployed": [1.0, 1.0], "deployed_temperature": 0.5}
         path.write_text(json.dumps(planned.plan() | rest))
     document = tmp_path / "benchmarks.md"
     document.write_text(f"a\n{report.BEGIN}\nold\n{report.END}\nb\n")
@@ -278,6 +299,7 @@ def test_report_sets_ours_beside_the_published_figures(
     assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
     row = next(line for line in text.splitlines() if line.startswith("| puzzle-3x3 task4 (sparse)"))
     assert "0.75 [" in row and "seeds 0, 1" in row and "100,000 updates" in row and "| 0.95 | 0.22 |" in row
+    assert "deployed at temperature 0.5: 1.00 [1.00, 1.00] (n = 2), seeds 1 |" in row
     assert "10000 transitions" in row and "precision=bfloat16" in row and "beta=" not in row
     assert "regenerated with the oracles of ogbench" in text and "1.0 h together" in text
     path.write_text("{")

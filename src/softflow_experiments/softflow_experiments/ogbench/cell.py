@@ -31,6 +31,7 @@ from softflow_learner.agent import Agent, Scalars
 from softflow_learner.checkpoint import load_latest, save_checkpoint
 from softflow_learner.session import new_replay
 from softflow_node.files import write_atomically
+from softflow_policy.policy import DEPLOYED_TEMPERATURE
 
 SAVE_EVERY, CURVE_EVERY = 5_000, 20_000
 """[updates] between checkpoints; [updates or online steps] between points of the curve."""
@@ -135,7 +136,8 @@ class CellRun:
         self._load_online()
         self._offline()
         self._online()
-        result = self._result(self._evaluate(self.cell.evaluation_episodes))
+        episodes = self.cell.evaluation_episodes
+        result = self._result(self._evaluate(episodes), self._evaluate(episodes, DEPLOYED_TEMPERATURE))
         write_atomically(self.directory / "result.json", json.dumps(result, indent=1).encode())
         return result
 
@@ -227,9 +229,9 @@ class CellRun:
 
     # -- Notes
 
-    def _evaluate(self, episodes: int) -> list[float]:
-        found = []
-        for success in evaluate(self.env, acting(self.agent), episodes, self.cell.seed):
+    def _evaluate(self, episodes: int, temperature: float = 1.0) -> list[float]:
+        policy, found = acting(self.agent, temperature=temperature), []
+        for success in evaluate(self.env, policy, episodes, self.cell.seed):
             found.append(success)
             self._check_stop()
         self._count("evaluation")
@@ -264,11 +266,13 @@ class CellRun:
     def _episode_path(self, index: int) -> Path:
         return self.directory / "episodes" / f"{index:06d}.npz"
 
-    def _result(self, success: list[float]) -> Results:
+    def _result(self, success: list[float], deployed: list[float]) -> Results:
         seconds = self.state["seconds"]
         return self.cell.plan() | {
             "success": success,
             "success_rate": float(np.mean(success)),
+            "deployed": deployed,
+            "deployed_temperature": DEPLOYED_TEMPERATURE,
             "curve": self.state["curve"],
             "play": self.state["play"],
             "done": {"offline": self.state["offline"], "online": self.state["rounds"]},

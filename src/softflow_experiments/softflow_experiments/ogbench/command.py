@@ -66,8 +66,10 @@ def run_cell(cell: Cell, out: Path, data: Path) -> int:
         except InterruptedTrialError:
             print("interrupted; the same command goes on")
             return INTERRUPTED
+    success, deployed = (sum(done[name]) / len(done[name]) for name in ("success", "deployed"))
     print(
-        f"{directory}: success {done['success_rate']:.2f} over {len(done['success'])} episodes; data {done['data']}"
+        f"{directory}: success {success:.2f} over {len(done['success'])} episodes, "
+        f"{deployed:.2f} with less noise, as a robot acts; data {done['data']}"
     )
     return 0
 
@@ -122,7 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-seed", type=seed, default=0, help="of the play data")
     parser.add_argument("--data", type=Path, help="folder of the play data; default: OUT/data")
     parser.add_argument("--out", type=Path, default=Path("runs/ogbench"), help="default: runs/ogbench")
-    parser.add_argument("--episodes", type=within(int, 1, 10_000), default=50, help="of the last evaluation")
+    parser.add_argument(
+        "--episodes",
+        type=within(int, 1, 10_000),
+        default=50,
+        help="of each of the two last evaluations, with all of the noise and deployed",
+    )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of PolicySpec and Config"
     )

@@ -47,6 +47,7 @@ def load_results(out: Path) -> Results:
                 try:
                     result = json.loads(path.read_text())
                     bootstrap_nested([result["success"]], resamples=1)
+                    _deployed([result])
                 except (ValueError, KeyError, TypeError) as error:
                     raise ValueError(
                         f"{path}: damaged: {error}; remove it, and its cell runs anew"
@@ -87,7 +88,17 @@ def _ours(found: Sequence[dict[str, Any]]) -> str:
     amounts = " or ".join(sorted({_data(r)[1] for r in found}))
     changed = " or ".join(sorted({_changed(r) for r in found} - {""}))
     settings = f", `--set {changed}`" if changed else ""
-    return f"{estimate}, seeds {seeds}, after {' or '.join(sorted(after))}, {amounts}{settings}"
+    return f"{estimate}, seeds {seeds}, after {' or '.join(sorted(after))}, {amounts}{settings}{_deployed(found)}"
+
+
+def _deployed(found: Sequence[dict[str, Any]]) -> str:
+    """The same policies with less noise, of the seeds that were measured so."""
+    measured = [r for r in found if r.get("deployed")]
+    if not measured:
+        return ""
+    seeds = "" if len(measured) == len(found) else ", seeds " + ", ".join(str(r["seed"]) for r in measured)
+    how = " or ".join(sorted({f"{r['deployed_temperature']:g}" for r in measured}))
+    return f"; deployed at temperature {how}: {bootstrap_nested([r['deployed'] for r in measured])}{seeds}"
 
 
 def _data(result: dict[str, Any]) -> tuple[str, str]:
