@@ -317,7 +317,8 @@ class Agent:
 
     def _actor_step(self, loss: Tensor, whole: Tensor, others: Rates | None = None) -> float:
         """`_step` of the actor; the slow one follows."""
-        norm = self._step(self.actor_optimizer, loss, whole, others)
+        rates = {self.actor_optimizer: self.config.actor_rate, **(others or {})}
+        norm = self._step(self.actor_optimizer, loss, whole, rates)
         if self.config.actor_tau == 0.0:
             self.slow_actor = None
         elif self.slow_actor is None:

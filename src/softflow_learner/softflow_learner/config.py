@@ -21,6 +21,9 @@ class Config(Validated):
     batch_size: int = bounded(256, low=1, high=65536, unit="windows")
     # Adam's usual step; networks with LayerNorm bear it.
     learning_rate: float = bounded(3e-4, low=1e-7, high=1e-1)
+    # The actor's, in every stage: a density bears, and needs, larger steps than values that chase themselves, the more
+    # so with an average of the actor (`actor_tau`) to act by.
+    actor_rate: float = bounded(1.0, low=1e-3, high=100.0, unit="of the learning rate")
     # Norm; a batch with a drop in it has rare, large TD errors.
     gradient_clip: float = bounded(1.0, low=1e-3, high=1e6)
     # So many steps in a row without a finite loss and gradient: the run stops, the last checkpoint is good.

@@ -191,6 +191,21 @@ def test_the_slow_actor_follows_by_tau_acts_and_draws_the_targets() -> None:
     assert torch.equal(values, agent.next_values(state))
 
 
+@pytest.mark.parametrize("update", ["imitation_update", "actor_update"])
+def test_the_actor_learns_at_its_share_of_the_learning_rate_the_critic_at_all_of_it(update: str) -> None:
+    agents = [toy.agent(actor_rate=rate) for rate in (1.0, 3.0)]
+    steps = []
+    for agent in agents:
+        agent.critic_update(batch())
+        before = snapshot(agent.policy.flow)
+        getattr(agent, update)(batch())
+        after = agent.policy.flow.state_dict()
+        steps.append(torch.cat([(after[name] - before[name]).flatten() for name in before]))
+    # Adam's first step is the rate, with the gradient's sign.
+    assert steps[0].abs().max() > 0.0 and torch.allclose(3.0 * steps[0], steps[1], rtol=1e-3, atol=1e-6)
+    assert not changed(agents[1].policy.critic, snapshot(agents[0].policy.critic))
+
+
 def test_the_slow_actor_goes_when_it_is_switched_off() -> None:
     agent = toy.agent(actor_tau=0.25)
     agent.imitation_update(batch())
