@@ -316,13 +316,13 @@ def test_the_keyboard_takes_no_hand_that_has_not_said_where_it_is(human: Human, 
 def test_the_keys_of_a_terminal_move_judge_and_stop_the_hand(human: Human, tmp_path: Path) -> None:
     arguments = {"source": "teleop", "speed": "1", "lock_step": "true", "run": tmp_path / "run"}
     ours, theirs = pty.openpty()
+    shown = tmp_path / "shown"
     keyboard = None
     try:
         with Supervisor(load_graph("record_demos", arguments), log_directory=tmp_path / "log"):
             command = [sys.executable, "-m", "softflow_bringup.cli", "teleop"]
-            keyboard = subprocess.Popen(
-                command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-            )
+            with shown.open("wb") as out:
+                keyboard = subprocess.Popen(command, stdin=theirs, stdout=out, stderr=subprocess.STDOUT)
             assert until(lambda: bool(human.state.episode_id), 60.0, lambda _: human.spin(0.05)), "an episode"
 
             def taken() -> bool:
@@ -348,6 +348,8 @@ def test_the_keys_of_a_terminal_move_judge_and_stop_the_hand(human: Human, tmp_p
             )
             bags = tmp_path / "run" / "bags"
             assert until(lambda: bool(labels_of(bags, judged)), 20.0, lambda _: human.spin(0.1)), "labelled"
+            # Whoever quits does not wait for an answer, which may come after the label is written.
+            assert until(lambda: "success of episode" in shown.read_text(), 20.0), "answered"
             os.write(ours, b"q")
             assert keyboard.wait(timeout=20.0) == 0
     finally:
@@ -355,11 +357,10 @@ def test_the_keys_of_a_terminal_move_judge_and_stop_the_hand(human: Human, tmp_p
             keyboard.kill()
         os.close(ours)
         os.close(theirs)
-    assert keyboard.stdout is not None
-    shown = keyboard.stdout.read().decode()
-    assert "the hand is yours" in shown and "EMERGENCY STOP: stopped" in shown
+    said = shown.read_text()
+    assert "the hand is yours" in said and "EMERGENCY STOP: stopped" in said
     [label] = labels_of(bags, judged)
     episode = read_episode(find_bag(bags, judged))
     assert (label.start, label.values, label.source) == (episode.steps - 1, (1.0,), "human")
     assert episode.rewards[-1] == 1.0 and episode.reward_sources[-1] == "human"
-    assert f"success of episode {judged[:8]}: revision {label.revision}" in shown
+    assert f"success of episode {judged[:8]}: revision {label.revision}" in said
