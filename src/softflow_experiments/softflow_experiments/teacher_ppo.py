@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from torch import Tensor, nn
@@ -200,7 +201,7 @@ class _Stop(BaseCallback):
 
 def new_model(config: TeacherConfig, seed: int) -> PPO:
     """PPO before its first update, with its environments."""
-    return PPO(
+    model = PPO(
         "MlpPolicy",
         _environments(config),
         learning_rate=config.learning_rate,
@@ -219,6 +220,9 @@ def new_model(config: TeacherConfig, seed: int) -> PPO:
             "features_extractor_class": Normalised,
         },
     )
+    # Its own would make a folder for the machine's temporary files that nobody reads.
+    model.set_logger(Logger(None, []))
+    return model
 
 
 def _environments(config: TeacherConfig) -> VecEnv:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -118,8 +119,11 @@ def test_the_privileged_environment_appends_the_dynamics_and_charges_for_jerks()
     assert plain.step(action)[1] == smooth.step(action)[1]
 
 
-def test_ppo_learns_saves_and_goes_on(tmp_path: Path) -> None:
+def test_ppo_learns_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ppo = pytest.importorskip("softflow_experiments.teacher_ppo")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     config = ppo.TeacherConfig(
         width=16,
         demonstrations=2,
@@ -147,6 +151,7 @@ def test_ppo_learns_saves_and_goes_on(tmp_path: Path) -> None:
     assert all(torch.equal(moments[i][name], found[i][name]) for i in moments for name in moments[i])
     assert again.run(steps=96, save_every=32, stop=lambda: False).steps == 96
     assert load_teacher_file(tmp_path).about["steps"] == 96
+    assert list(temporary.glob("SB3-*")) == []
 
 
 def test_another_width_than_the_file_s_is_refused(tmp_path: Path) -> None:
