@@ -302,6 +302,10 @@ def test_report_sets_ours_beside_the_published_figures(
     assert "deployed at temperature 0.5: 1.00 [1.00, 1.00] (n = 2), seeds 1 |" in row
     assert "10000 transitions" in row and "precision=bfloat16" in row and "beta=" not in row
     assert "regenerated with the oracles of ogbench" in text and "1.0 h together" in text
+    older = json.loads(path.read_text())
+    del older["settings"]["target_best_of"]
+    path.write_text(json.dumps(older))
+    assert "target_best_of=1 " in report.write_report(tmp_path), "from before the environment had it set"
     path.write_text("{")
     assert main(["--report", "--out", str(tmp_path)]) == 2
     assert "result.json: damaged" in capsys.readouterr().err

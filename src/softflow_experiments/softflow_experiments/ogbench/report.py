@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from softflow_experiments.ogbench.environment import FAMILIES
 from softflow_experiments.ogbench.settings import SETTINGS
 from softflow_experiments.report import replace_between
 from softflow_experiments.statistics import bootstrap_nested
+from softflow_learner.config import Config
+from softflow_policy.spec import PolicySpec
 
 BEGIN, END = "<!-- ogbench:begin -->", "<!-- ogbench:end -->"
 COLUMNS = ("QC", "QC-FQL", "BFN", "BFN-n", "FQL", "ReBRAC", "RLPD", "RLPD-AC")
@@ -22,6 +25,8 @@ PUBLISHED = {
 }
 """Q-chunking's released results (arXiv 2507.07969) after 0.1 M updates, RLPD's after 0.1 M steps; METHOD.md."""
 KINDS = ("offline", "online", "offline-online")
+DEFAULTS = {field.name: field.default for kind in (PolicySpec, Config) for field in dataclasses.fields(kind)}
+"""Of what a cell's settings need not name."""
 Results = dict[tuple[str, str], list[dict[str, Any]]]
 """(environment, kind) -> one result for each seed."""
 
@@ -108,9 +113,10 @@ def _data(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def _changed(result: dict[str, Any]) -> str:
-    """NAME=VALUE of what is not as the environment has it."""
-    usual = SETTINGS[result["env"]] | {"seed": result["seed"]}
-    return " ".join(f"{k}={v}" for k, v in sorted(result["settings"].items()) if usual.get(k) != v)
+    """NAME=VALUE of what is not as the environment has it now: other values of a setting, then or since."""
+    usual = DEFAULTS | SETTINGS[result["env"]] | {"seed": result["seed"]}
+    had = DEFAULTS | result["settings"]
+    return " ".join(f"{k}={v}" for k, v in sorted(had.items()) if usual.get(k) != v)
 
 
 def provenance(results: Results) -> str:
