@@ -46,7 +46,7 @@ FASTER_ACTOR: dict[str, Any] = {"actor_rate": 3.0, "actor_tau": 0.001}
 SETTINGS: dict[str, dict[str, Any]] = {
     "puzzle-3x3": COMMON | FASTER_ACTOR,
     "scene": COMMON,
-    # The gradient of Q pulls the policy out of these data: all of the improving is left to best-of-N, as in Q-chunking.
+    # The gradient of Q pulls the policy out of these data: nearly all improving is left to best-of-N, as in Q-chunking.
     "cube-double": COMMON | FASTER_ACTOR | {"beta": 100.0},
 }
 """Environment -> fields of `PolicySpec` and `Config`."""
