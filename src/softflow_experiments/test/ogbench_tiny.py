@@ -56,5 +56,5 @@ def cell(**changes: Any) -> Cell:
 
 def run(directory: Path, play: Path, planned: Cell | None = None, **options: Any) -> dict[str, Any]:
     """Checkpoints every 5 updates, a point of the curve every 10."""
-    intervals = {"save_every": 5, "curve_every": 10}
-    return CellRun(planned or cell(), directory, play, log=lambda _: None, **intervals, **options).run()
+    usual = {"save_every": 5, "curve_every": 10, "log": lambda _: None}
+    return CellRun(planned or cell(), directory, play, **usual | options).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -206,6 +207,28 @@ def test_an_interrupted_cell_ends_with_the_same_bits(
     ours, theirs = weights(tmp_path / "pieces"), weights(tmp_path / "whole")
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     assert json.loads((tmp_path / "pieces" / "result.json").read_text())["success"] == whole["success"]
+
+
+def test_an_online_part_begins_where_the_offline_cell_ended_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.small(monkeypatch)
+    # There is room for play and online steps whatever the replay's capacity is.
+    both = tiny.cell(online_steps=120, settings=(*tiny.SETTINGS, ("replay_capacity", 100)))
+    whole = tiny.run(tmp_path / "whole", tmp_path / "data", both)
+    tiny.run(tmp_path / "offline", tmp_path / "data", both.offline_part)
+    said: list[str] = []
+    with monkeypatch.context() as context:
+        context.setattr(tiny.cells.stages, "run_offline", None)
+        options = {"offline": tmp_path / "offline", "log": said.append}
+        found = tiny.run(tmp_path / "parts", tmp_path / "data", both, **options)
+    assert all(found[name] == whole[name] for name in ("success", "deployed", "curve", "done"))
+    assert found["done"]["online"] > 0 and "offline" not in found["seconds"]
+    ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+    other = dataclasses.replace(both, seed=1)
+    tiny.run(tmp_path / "other", tmp_path / "data", other, **options)
+    assert any("learns offline anew" in line and "seed is 0 there" in line for line in said)
 
 
 def test_a_directory_of_other_settings_or_data_is_refused(

@@ -101,8 +101,11 @@ def resolved(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "hidden": tuple(itertools.chain(*entries))}
 
 
-def new_replay(agent: Agent, directory: Path | None = None) -> Replay:
-    """An empty one that fits the agent; `directory` for its file, where its settings want one."""
+def new_replay(agent: Agent, directory: Path | None = None, *, least: int = 0) -> Replay:
+    """An empty one that fits the agent, with room for at least so many steps, whatever its settings say.
+
+    `directory` for its file, where its settings want one.
+    """
     spec, config = agent.spec, agent.config
     return Replay(
         spec.state_dim,
@@ -110,7 +113,7 @@ def new_replay(agent: Agent, directory: Path | None = None) -> Replay:
         config.window_steps(spec),
         config.gamma,
         actions=spec.horizon,
-        capacity=config.replay_capacity,
+        capacity=max(config.replay_capacity, least),
         holdout_every=config.holdout_every,
         chunk_end=config.chunk_end,
         directory=directory if config.replay_on_disk else None,

@@ -4,11 +4,13 @@ DIR/checkpoints/   the agent, every 5000 updates
 DIR/episodes/      online episodes, one file each
 DIR/result.json    at the end
 
-An interrupted cell goes on from its last checkpoint and ends with the same bits as one that was not.
+An interrupted cell goes on from its last checkpoint and ends with the same bits as one that was not. One that learns
+offline, then online, begins where the same cell without online steps ended, if that has been run; same bits, too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -25,10 +27,10 @@ from softflow_experiments.ogbench.data import SHARD_STEPS, ensure, load
 from softflow_experiments.ogbench.environment import task_environment, version
 from softflow_experiments.ogbench.settings import SETTINGS, new_agent
 from softflow_experiments.rollout import acting, add_episode, load_episode, roll_out, save_episode
-from softflow_experiments.trial import InterruptedTrialError, Results, check_plan
+from softflow_experiments.trial import InterruptedTrialError, OtherPlanError, Results, check_plan
 from softflow_learner import stages
 from softflow_learner.agent import Agent, Scalars
-from softflow_learner.checkpoint import load_latest, save_checkpoint
+from softflow_learner.checkpoint import CheckpointError, Restored, load_latest, save_checkpoint
 from softflow_learner.session import new_replay
 from softflow_node.files import write_atomically
 from softflow_policy.policy import DEPLOYED_TEMPERATURE
@@ -69,10 +71,19 @@ class Cell:
         """Relative to all results."""
         return Path(f"{self.env}-task{self.task}") / self.kind / str(self.seed)
 
+    @property
+    def offline_part(self) -> Cell:
+        """Without online steps; it learns the same until they begin."""
+        return dataclasses.replace(self, online_steps=0)
+
+    @property
+    def play_steps(self) -> int:
+        """Of whole shards."""
+        return -(-self.transitions // SHARD_STEPS) * SHARD_STEPS
+
     def plan(self) -> Results:
         """Everything that the result depends on, as JSON."""
-        shards = -(-self.transitions // SHARD_STEPS)
-        data = f"regenerated with the oracles of ogbench {version()}, {shards * SHARD_STEPS} transitions"
+        data = f"regenerated with the oracles of ogbench {version()}, {self.play_steps} transitions"
         return {
             "env": self.env,
             "task": self.task,
@@ -96,12 +107,13 @@ class CellRun:
         directory: Path,
         data: Path,
         *,
+        offline: Path | None = None,
         stop: stages.Stop = stages.never,
         log: Callable[[str], None] = print,
         save_every: int = SAVE_EVERY,
         curve_every: int = CURVE_EVERY,
     ) -> None:
-        """`data` is the folder of the shards.
+        """`data` is the folder of the shards, `offline` that of the cell's `offline_part`.
 
         Raises ParameterError for settings that do not fit, ValueError for an unknown environment or task,
         CheckpointError if no checkpoint is usable, OtherPlanError if the directory's is of other settings.
@@ -112,13 +124,31 @@ class CellRun:
         restored = load_latest(directory / "checkpoints")
         if restored:
             check_plan(directory, restored.extra["plan"], cell.plan())
+        elif offline is not None:
+            restored = self._offline_end(offline)
         self.agent = restored.agent if restored else self._new_agent()
-        self.replay = new_replay(self.agent)
+        # Play is never forgotten; the last episode may go beyond the steps, but not by a shard.
+        self.replay = new_replay(self.agent, least=cell.play_steps + cell.online_steps + SHARD_STEPS)
         counters: Results = {"offline": 0, "episodes": 0, "rounds": 0, "seconds": {}, "curve": []}
         self.state: Results = restored.extra["cell"] if restored else counters
         self.fresh = restored is None
         self._scalars: Scalars = {}
         self._clock = time.monotonic()
+
+    def _offline_end(self, offline: Path) -> Restored | None:
+        """The last checkpoint of the finished cell in that folder, if it is this one's offline part; its time apart."""
+        if not (offline / "result.json").exists():
+            return None
+        try:
+            found = load_latest(offline / "checkpoints")
+            if found:
+                check_plan(offline, found.extra["plan"], self.cell.offline_part.plan())
+                found.extra["cell"]["seconds"] = {}
+                self.log(f"goes on from {found.path}")
+            return found
+        except (CheckpointError, OtherPlanError) as error:
+            self.log(f"learns offline anew: {error}")
+            return None
 
     def _new_agent(self) -> Agent:
         state, _ = self.env.reset(seed=0)

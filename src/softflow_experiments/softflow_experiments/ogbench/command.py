@@ -1,7 +1,7 @@
 """`./softflow bench ogbench`: one task of OGBench, one seed, beside the published figures.
 
 The play data are regenerated with the oracles of OGBench's wheel where they are missing. A finished cell is kept, an
-interrupted one goes on where it was.
+interrupted one goes on where it was, one with updates and online steps where the cell without online steps ended.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def run_cell(cell: Cell, out: Path, data: Path) -> int:
             check_plan(directory, json.loads(result.read_text()), cell.plan())
             print(f"{directory}: finished before")
             return 0
+        # Only where there are both parts: the offline part of another cell is that cell itself, or nothing.
+        offline = out / cell.offline_part.directory if cell.updates and cell.online_steps else None
         try:
-            done = CellRun(cell, directory, data, stop=stop.is_set, log=_say).run()
+            done = CellRun(cell, directory, data, offline=offline, stop=stop.is_set, log=_say).run()
         except InterruptedTrialError:
             print("interrupted; the same command goes on")
             return INTERRUPTED
